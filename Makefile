@@ -1,0 +1,51 @@
+# Nestling: five words to learn — install, check, test, demo, ui.
+# PY chooses the interpreter; everything else is made from it. Nothing here needs root.
+PY ?= python3.11
+PY := $(shell command -v $(PY) || command -v python3)
+BIN := .venv/bin
+export DO_NOT_TRACK = 1
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export TOKENIZERS_PARALLELISM = false
+export NESTLING_ACCEPT_GEMMA_TERMS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install vllm check format test test-slow demo ui ui-down bench docs clean
+
+help: ## these lines
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: .venv/.done ## base and development environment (.venv)
+
+.venv/.done: requirements/dev.txt pyproject.toml
+	@test -x $(BIN)/python || $(PY) -m venv .venv
+	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -m1 '^uv==' requirements/dev.txt | cut -d' ' -f1)"
+	@UV_LINK_MODE=copy $(BIN)/uv pip sync -q --python $(BIN)/python requirements/dev.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e . 2>/dev/null || \
+		$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+vllm: .venv-vllm/.done ## the environment that serves models (.venv-vllm); never shared with .venv
+
+check: install ## format, lint, types, import contracts, spelling
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/codespell flows tasks model tests bench examples docs README.md CHANGELOG.md CONTRIBUTING.md
+
+format: install ## let ruff rewrite what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: install vllm ## the tests CI runs (CPU, under 15 minutes on 2 cores)
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile $(ARGS)
+
+test-slow: install vllm ## minutes-long proofs: kills, browser, real servers
+	$(BIN)/python -m pytest -q -m slow $(ARGS)
+
+demo: install ## the whole tiny factory: raw pages in, an evaluated chat model and its report out
+	@$(MAKE) --no-print-directory vllm
+	$(BIN)/python -m flows factory tiny $(ARGS)
+
+clean: ## remove caches of tools (never artifacts)
+	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
