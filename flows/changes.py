@@ -1,0 +1,160 @@
+"""The form of a flow: a config with every field optional, where blank means the preset's value.
+
+`class CptChanges(changes_model(CptConfig, CPT)): ...` is what a flow takes as its `changes` parameter. Prefect turns it
+into a form with the help, choices and bounds of the config's own fields; `applied` turns what was filled in into the
+keys of `StageConfig.with_changes`, which validates the result as a whole config.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, SerializerFunctionWrapHandler, create_model
+from pydantic import model_serializer as serializer
+from pydantic.fields import FieldInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+YES_NO = {"type": "string", "enum": ["yes", "no"]}  # a switch has no third state for "the preset's value"
+
+
+class Changes(BaseModel):
+    """A patch of a config: only the fields that were filled in count."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    nullable: ClassVar[frozenset[str]] = frozenset()  # fields where an explicit null is a value, not a blank
+
+    def filled(self) -> dict[str, Any]:
+        """The fields that were filled in, by name."""
+        return {
+            name: value
+            for name in type(self).model_fields
+            if name in self.model_fields_set
+            and ((value := getattr(self, name)) is not None or name in self.nullable)
+            and not (isinstance(value, Changes) and not value.filled())
+        }
+
+    @serializer(mode="wrap")
+    def _only_filled(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        filled = self.filled()
+        return {name: value for name, value in handler(self).items() if name in filled}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Fields without defaults and without `| None`: both would fill the form instead of leaving it blank."""
+        form = handler.resolve_ref_schema(handler(schema))
+        form["properties"] = {
+            name: _blank(prop, keep_null=name in cls.nullable) for name, prop in form.get("properties", {}).items()
+        }
+        return form
+
+
+def applied(changes: BaseModel) -> dict[str, Any]:
+    """What was filled in, as `StageConfig.with_changes` takes it: nested fields by dotted key."""
+    flat: dict[str, Any] = {}
+    for name, value in changes.filled().items() if isinstance(changes, Changes) else ():
+        if isinstance(value, Changes):
+            flat |= {f"{name}.{key}": inner for key, inner in applied(value).items()}
+        else:
+            flat[name] = value
+    return flat
+
+
+def changes_model(config: type, presets: Mapping[str, Any] | None = None, name: str | None = None) -> type[Changes]:
+    """A model with each field of `config` optional, nested configs (pydantic or dataclass) included.
+
+    Args:
+        presets: preset name -> config; their values are added to the help of each field.
+        name: of the model; default is the config's name with `Changes` for `Config`.
+    """
+    rows = {str(key): row for key, row in (presets or {}).items() if row is not None}
+    fields: dict[str, Any] = {}
+    nullable: set[str] = set()
+    for key, info in _fields(config).items():
+        annotation: Any
+        annotation, takes_null = _without_none(info.annotation)
+        values = {preset: _value(row, key) for preset, row in rows.items()}
+        if _is_config(annotation):
+            annotation = changes_model(annotation, values)
+            values = {}
+        elif info.metadata:
+            annotation = Annotated[annotation, *info.metadata]
+        if takes_null:
+            nullable.add(key)
+        help_text = " ".join(part for part in (info.description, _shown(values)) if part)
+        title = info.title or key.replace("_", " ").capitalize()
+        fields[key] = (annotation | None, Field(default=None, title=title, description=help_text or None))
+    made = create_model(
+        name or f"{config.__name__.removesuffix('Config')}Changes", __base__=Changes, __module__=__name__, **fields
+    )
+    made.__doc__ = None
+    made.nullable = frozenset(nullable)
+    return made
+
+
+def _blank(prop: JsonSchemaValue, *, keep_null: bool) -> JsonSchemaValue:
+    """The schema of one field of the form: no default, no null unless null is a value, three-state booleans."""
+    prop = {key: value for key, value in prop.items() if key != "default"}
+    variants = [variant for variant in prop.pop("anyOf", []) if keep_null or variant.get("type") != "null"]
+    if len(variants) == 1:
+        prop |= {key: value for key, value in variants[0].items() if key not in prop}
+    elif variants:
+        prop["anyOf"] = [_yes_no(variant) for variant in variants]
+    return _yes_no(prop)
+
+
+def _yes_no(prop: JsonSchemaValue) -> JsonSchemaValue:
+    return prop | YES_NO if prop.get("type") == "boolean" else prop
+
+
+def _is_config(annotation: Any) -> bool:
+    return isinstance(annotation, type) and (
+        issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)
+    )  # a list or a mapping of configs stays as it is: it is replaced as a whole
+
+
+def _fields(config: type) -> dict[str, FieldInfo]:
+    if issubclass(config, BaseModel):
+        return config.model_fields
+    hints = get_type_hints(config, include_extras=True)
+    found: dict[str, FieldInfo] = {}
+    for field in dataclasses.fields(config):
+        found[field.name] = FieldInfo.from_annotation(hints[field.name])
+        found[field.name].description = found[field.name].description or field.metadata.get("description")
+    return found
+
+
+def _without_none(annotation: Any) -> tuple[Any, bool]:
+    if get_origin(annotation) not in (Union, UnionType):
+        return annotation, False
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    return Union[tuple(members)], len(members) < len(get_args(annotation))  # noqa: UP007 - built from a tuple
+
+
+def _value(row: Any, key: str) -> Any:
+    return None if row is None else getattr(row, key)
+
+
+def _shown(values: Mapping[str, Any]) -> str:
+    """`[tiny: 0.3 · 9b: 0.1]`, or one value where all presets agree; nothing for values too long to read."""
+    texts = {preset: _text(value) for preset, value in values.items()}
+    if not texts or any(len(text) > 60 for text in texts.values()):
+        return ""
+    if len(texts) > 1 and len(set(texts.values())) == 1:
+        return f"[all presets: {next(iter(texts.values()))}]"
+    return "[" + " · ".join(f"{preset}: {text}" for preset, text in texts.items()) + "]"
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, tuple | list | set | frozenset):
+        return ", ".join(_text(item) for item in value) or "empty"
+    return str(value)
