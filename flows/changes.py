@@ -22,22 +22,22 @@ YES_NO = {"type": "string", "enum": ["yes", "no"]}  # a switch has no third stat
 class Changes(BaseModel):
     """A patch of a config: only the fields that were filled in count."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    nullable: ClassVar[frozenset[str]] = frozenset()  # fields where an explicit null is a value, not a blank
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    _nullable: ClassVar[frozenset[str]] = frozenset()  # fields where an explicit null is a value, not a blank
 
-    def filled(self) -> dict[str, Any]:
+    def _filled(self) -> dict[str, Any]:
         """The fields that were filled in, by name."""
         return {
             name: value
             for name in type(self).model_fields
             if name in self.model_fields_set
-            and ((value := getattr(self, name)) is not None or name in self.nullable)
-            and not (isinstance(value, Changes) and not value.filled())
+            and ((value := getattr(self, name)) is not None or name in self._nullable)
+            and not (isinstance(value, Changes) and not value._filled())
         }
 
     @serializer(mode="wrap")
     def _only_filled(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        filled = self.filled()
+        filled = self._filled()
         return {name: value for name, value in handler(self).items() if name in filled}
 
     @classmethod
@@ -45,7 +45,7 @@ class Changes(BaseModel):
         """Fields without defaults and without `| None`: both would fill the form instead of leaving it blank."""
         form = handler.resolve_ref_schema(handler(schema))
         form["properties"] = {
-            name: _blank(prop, keep_null=name in cls.nullable) for name, prop in form.get("properties", {}).items()
+            name: _blank(prop, keep_null=name in cls._nullable) for name, prop in form.get("properties", {}).items()
         }
         return form
 
@@ -53,7 +53,7 @@ class Changes(BaseModel):
 def applied(changes: BaseModel) -> dict[str, Any]:
     """What was filled in, as `StageConfig.with_changes` takes it: nested fields by dotted key."""
     flat: dict[str, Any] = {}
-    for name, value in changes.filled().items() if isinstance(changes, Changes) else ():
+    for name, value in changes._filled().items() if isinstance(changes, Changes) else ():
         if isinstance(value, Changes):
             flat |= {f"{name}.{key}": inner for key, inner in applied(value).items()}
         else:
@@ -78,6 +78,9 @@ def changes_model(config: type, presets: Mapping[str, Any] | None = None, name: 
         if _is_config(annotation):
             annotation = changes_model(annotation, values)
             values = {}
+        elif inner := _config_of_mapping(annotation, values):
+            annotation = _mapping_model(f"{config.__name__.removesuffix('Config')}{key.title()}", inner, values)
+            values = {}
         elif info.metadata:
             annotation = Annotated[annotation, *info.metadata]
         if takes_null:
@@ -89,8 +92,27 @@ def changes_model(config: type, presets: Mapping[str, Any] | None = None, name: 
         name or f"{config.__name__.removesuffix('Config')}Changes", __base__=Changes, __module__=__name__, **fields
     )
     made.__doc__ = None
-    made.nullable = frozenset(nullable)
+    made._nullable = frozenset(nullable)
     return made
+
+
+def _config_of_mapping(annotation: Any, values: Mapping[str, Any]) -> type | None:
+    """The config type of a `dict[str, Config]` whose keys the presets name, else None."""
+    if get_origin(annotation) not in (dict, Mapping) or not any(values.values()):
+        return None
+    inner = get_args(annotation)[1]
+    return inner if _is_config(inner) else None
+
+
+def _mapping_model(name: str, inner: type, values: Mapping[str, Any]) -> type[Changes]:
+    """One group of fields for each key that some preset has; adding a key is a new row of flows/presets.py."""
+    keys = dict.fromkeys(key for value in values.values() for key in value or ())
+    groups: dict[str, Any] = {}
+    for key in keys:
+        rows = {preset: value.get(key) for preset, value in values.items() if value}
+        group: Any = changes_model(inner, rows, f"{name}{key.title().replace('-', '')}")
+        groups[key] = (group | None, Field(default=None, title=key))
+    return create_model(f"{name}Changes", __base__=Changes, __module__=__name__, **groups)
 
 
 def _blank(prop: JsonSchemaValue, *, keep_null: bool) -> JsonSchemaValue:
@@ -109,9 +131,7 @@ def _yes_no(prop: JsonSchemaValue) -> JsonSchemaValue:
 
 
 def _is_config(annotation: Any) -> bool:
-    return isinstance(annotation, type) and (
-        issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)
-    )  # a list or a mapping of configs stays as it is: it is replaced as a whole
+    return isinstance(annotation, type) and (issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation))
 
 
 def _fields(config: type) -> dict[str, FieldInfo]:

@@ -38,8 +38,15 @@ class KnobsConfig(StageConfig):
     mesh: Mesh = Mesh()
     workers: int = operational_field("Worker processes.", default=2, ge=0)
 
+    recipes: dict[str, Optimizer] = Field(default={}, description="By name.")
+    model_seed: int = 0
+    weights: dict[str, float] = Field(default={}, description="A plain mapping.")
 
-PRESETS = {"tiny": KnobsConfig(), "9b": KnobsConfig(steps=1000)}
+
+PRESETS = {
+    "tiny": KnobsConfig(recipes={"qa-ja": Optimizer(), "code": Optimizer(peak=0.5)}),
+    "9b": KnobsConfig(steps=1000, recipes={"qa-ja": Optimizer()}),
+}
 
 
 class KnobsChanges(changes_model(KnobsConfig, PRESETS)):
@@ -96,6 +103,17 @@ def test_nested_configs_are_forms_with_every_field_optional_too():
     assert mesh["data"]["description"] == "Data-parallel ways. [all presets: 1]"
 
 
+def test_a_mapping_of_configs_is_one_group_for_each_name_in_the_presets():
+    groups = SCHEMA["definitions"]["KnobsRecipesChanges"]["properties"]
+    assert list(groups) == ["qa-ja", "code"]
+    changes = KnobsChanges.model_validate({"recipes": {"qa-ja": {"peak": 0.25}}})
+    assert applied(changes) == {"recipes.qa-ja.peak": 0.25}
+    config = PRESETS["tiny"].with_changes(applied(changes))
+    assert config.recipes == {"qa-ja": Optimizer(peak=0.25), "code": Optimizer(peak=0.5)}
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        KnobsChanges.model_validate({"recipes": {"qa-fr": {}}})
+
+
 @pytest.mark.parametrize(
     ("filled", "expected"),
     [
@@ -106,6 +124,7 @@ def test_nested_configs_are_forms_with_every_field_optional_too():
         pytest.param({"tied": "no"}, {"tied": False}, id="no is false"),
         pytest.param({"optimizer": {}, "mesh": {"data": None}}, {}, id="empty groups are blank"),
         pytest.param({"optimizer": {"shape": "linear"}}, {"optimizer.shape": Shape.LINEAR}, id="nested"),
+        pytest.param({"weights": {"ja": 2}}, {"weights": {"ja": 2.0}}, id="a plain mapping is filled in as JSON"),
         pytest.param({"mesh": {"fsdp": 4}}, {"mesh.fsdp": 4}, id="nested dataclass"),
     ],
 )
