@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from flows.graph import Planned, Resolver, default_store, plan, run
-from flows.presets import FLOWS
+from flows.registry import FLOWS
 from tasks import catalog
 from tasks.errors import ConfigError, NestlingError
 

@@ -99,10 +99,16 @@ class Resolver:
             )
         return outputs[output or DEFAULT]
 
-    def parents(self, config: StageConfig) -> dict[str, "Step | str"]:
-        """The resolved inputs of a config: role -> step; a tuple of references becomes role.0, role.1, …"""
-        found: dict[str, Step | str] = {}
+    def parents(self, config: StageConfig, **given: Step) -> dict[str, "Step | str"]:
+        """The resolved inputs of a config: role -> step; a tuple of references becomes role.0, role.1, …
+
+        Args:
+            given: roles whose step the flow makes itself; their references are not looked up.
+        """
+        found: dict[str, Step | str] = dict(given)
         for role, reference in config.inputs().items():
+            if role in given:
+                continue
             if isinstance(reference, str):
                 found[role] = self.step(reference)
             else:

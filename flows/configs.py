@@ -1,0 +1,45 @@
+"""Configs of the flows that make more than one artifact: the knobs of their stages, side by side."""
+
+from pydantic import Field
+
+from tasks.config import StageConfig
+from tasks.ingest.config import CleanConfig, DedupConfig, MirrorConfig
+from tasks.instruct.config import InstructConfig
+from tasks.pack.config import PackConfig, TokenizerConfig
+from tasks.synth.config import SynthConfig
+from tasks.teacher.config import TeacherConfig
+
+
+class CorpusConfig(StageConfig):
+    """One corpus: where its pages come from, what is kept, what counts as a duplicate."""
+
+    mirror: MirrorConfig = Field(description="Sources to copy once into the store.")
+    clean: CleanConfig = Field(description="Decoding, extraction, language and quality rules.")
+    dedup: DedupConfig = Field(description="Exact and near duplicates, and the held-out split.")
+
+
+class IngestConfig(StageConfig):
+    """Raw pages of several corpora to clean, deduplicated documents."""
+
+    corpora: dict[str, CorpusConfig] = Field(description="Corpus name -> its stages. The name is the output's name.")
+
+
+class SynthFlowConfig(StageConfig):
+    """Documents to synthetic documents, one artifact a recipe."""
+
+    teachers: dict[str, TeacherConfig] = Field(description="Teacher name -> the model it is.")
+    recipes: dict[str, SynthConfig] = Field(description="Output name -> recipe, its source documents and its teacher.")
+
+
+class PackFlowConfig(StageConfig):
+    """Documents to training records: one tokenizer and any number of mixtures."""
+
+    tokenizer: TokenizerConfig = Field(description="The tokenizer trained on the ingested text.")
+    mixtures: dict[str, PackConfig] = Field(description="Output name -> mixture by token budget.")
+
+
+class InstructFlowConfig(StageConfig):
+    """Teachers to conversations, and the conversations packed for SFT."""
+
+    recipes: dict[str, InstructConfig] = Field(description="Output name -> prompts, answers and gates.")
+    pack: PackConfig = Field(description="How the conversations become training records.")

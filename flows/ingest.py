@@ -1,0 +1,42 @@
+"""Raw pages of each corpus to clean, deduplicated documents with a held-out part."""
+
+from prefect import flow
+
+from flows.changes import changes_model
+from flows.graph import FlowSpec, Outputs, Resolver, Step
+from flows.presets import INGEST, IngestPreset
+from flows.runner import run_flow
+from flows.configs import IngestConfig
+from tasks.ingest.clean import CLEAN
+from tasks.ingest.dedup import DEDUP
+from tasks.ingest.mirror import MIRROR
+from tasks.ingest.task import clean_documents, dedup_documents, mirror_pages
+
+
+def build(resolver: Resolver, preset: str, config: IngestConfig) -> Outputs:
+    """For each corpus: mirror, then clean, then dedup. Outputs are named after the corpora."""
+    outputs: dict[str, Step] = {}
+    for corpus, stages in config.corpora.items():
+        name = f"{preset}-{corpus}"
+        pages = Step(name, MIRROR, mirror_pages, stages.mirror)
+        docs = Step(name, CLEAN, clean_documents, stages.clean, {"pages": pages})
+        outputs[corpus] = Step(name, DEDUP, dedup_documents, stages.dedup, {"docs": docs})
+    return outputs
+
+
+SPEC = FlowSpec("ingest", INGEST, build)
+
+
+class IngestChanges(changes_model(IngestConfig, INGEST)):
+    """Blank fields keep the preset's value."""
+
+
+@flow(name="ingest")
+def ingest(preset: IngestPreset = IngestPreset.TINY, changes: IngestChanges = IngestChanges()) -> dict[str, str]:  # noqa: B008 - the form
+    """Make clean documents from raw pages.
+
+    Args:
+        preset: A row of flows/presets.py.
+        changes: Knobs to change; blank keeps the preset's value.
+    """
+    return run_flow(SPEC.name, preset, changes)

@@ -1,0 +1,19 @@
+"""Every flow, in the order in which the factory runs them."""
+
+from collections.abc import Mapping
+
+from flows import cpt, eval, factory, ingest, instruct, pack, pretrain, release, sft, synth
+from flows.graph import FlowSpec
+
+FLOWS: Mapping[str, FlowSpec] = {
+    "ingest": ingest.SPEC,
+    "synth": synth.SPEC,
+    "pack": pack.SPEC,
+    "pretrain": pretrain.SPEC,
+    "cpt": cpt.SPEC,
+    "instruct": instruct.SPEC,
+    "sft": sft.SPEC,
+    "eval": eval.SPEC,
+    "release": release.SPEC,
+    "factory": factory.SPEC,
+}

@@ -1,0 +1,38 @@
+"""Documents to synthetic documents: QA from text and rewritten code, by a teacher behind vLLM."""
+
+from prefect import flow
+
+from flows.changes import changes_model
+from flows.graph import FlowSpec, Outputs, Resolver, Step
+from flows.presets import SYNTH, SynthPreset
+from flows.runner import run_flow
+from flows.configs import SynthFlowConfig
+from tasks.synth.synthesize import SYNTH as SYNTH_STAGE
+from tasks.synth.task import synthesize_documents
+
+
+def build(resolver: Resolver, preset: str, config: SynthFlowConfig) -> Outputs:
+    """One artifact a recipe; a recipe whose teacher's terms are not accepted is left out, and said so."""
+    outputs: dict[str, Step] = {}
+    for output, recipe in config.recipes.items():
+        parents = resolver.parents(recipe)
+        outputs[output] = Step(f"{preset}-{output}", SYNTH_STAGE, synthesize_documents, recipe, parents)
+    return outputs
+
+
+SPEC = FlowSpec("synth", SYNTH, build)
+
+
+class SynthChanges(changes_model(SynthFlowConfig, SYNTH)):
+    """Blank fields keep the preset's value."""
+
+
+@flow(name="synth")
+def synth(preset: SynthPreset = SynthPreset.TINY, changes: SynthChanges = SynthChanges()) -> dict[str, str]:  # noqa: B008 - the form
+    """Make synthetic documents with a teacher served by vLLM.
+
+    Args:
+        preset: A row of flows/presets.py.
+        changes: Knobs to change; blank keeps the preset's value.
+    """
+    return run_flow(SPEC.name, preset, changes)
