@@ -28,8 +28,6 @@ from tasks.lease import TTL_S, Lease, hold
 from tasks.ledger import (
     ConservationError,
     StoreFull,
-    Unit,
-    Workspace,
     check_unit,
     commit,
     full_disk_is_said,
@@ -41,6 +39,7 @@ from tasks.ledger import (
 from tasks.manifest import (
     CONFIG,
     MANIFEST,
+    UNITS,
     Counts,
     FileEntry,
     Finding,
@@ -51,6 +50,7 @@ from tasks.manifest import (
     inspect,
 )
 from tasks.storage import is_local, join, local_path, normalise, storage_for
+from tasks.workspace import Unit, Workspace
 
 __all__ = [
     "Artifact",
@@ -215,6 +215,8 @@ def _make(
     scratch = scratch_dir(identity.url)
     with full_disk_is_said(identity.url, scratch):
         shutil.rmtree(staging_root(identity.url, scratch), ignore_errors=True)  # units of a run that died
+        for part in ("data", "rejects", "ledger"):
+            storage_for(identity.url).sweep(join(identity.url, part))
         _retract_unusable(stage, identity, lease, rerun)
         if rerun:
             shutil.rmtree(scratch, ignore_errors=True)
@@ -225,6 +227,7 @@ def _make(
         stage.run(workspace, config, inputs)
         manifest = _manifest(stage, identity, workspace, time.monotonic() - began)
         commit(identity.url, lease.ticket, [(MANIFEST, manifest.to_json())])
+        retract(identity.url, lease.ticket, [UNITS])
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.rmtree(staging_root(identity.url, scratch), ignore_errors=True)
     log.info(
@@ -252,7 +255,7 @@ def _retract_unusable(stage: Stage, identity: Identity, lease: Lease, rerun: boo
             log.warning("unit %s of %s was made by other code and is kept (expensive stage)", record.key, url)
     for path, reason in retracted.items():
         log.warning("unit %s of %s is redone: %s", records[path].key if path in records else path, url, reason)
-    retract(url, lease.ticket, [MANIFEST, *(f"ledger/{path}" for path in retracted)])
+    retract(url, lease.ticket, [MANIFEST, UNITS, *(f"ledger/{path}" for path in retracted)])
 
 
 def _manifest(stage: Stage, identity: Identity, workspace: Workspace, seconds: float) -> Manifest:

@@ -74,7 +74,10 @@ class Ticket:
         Raises:
             LeaseLost: another run has taken it over, or this run has given it back.
         """
-        state, _ = read_lease(self.url)
+        try:
+            state = _decode(self.url, storage_for(self.url).read(join(self.url, LEASE)))
+        except FileNotFoundError:
+            state = None
         if state is None or (state.token, state.holder) != (self.token, self.holder) or state.released:
             raise LeaseLost(
                 f"{self.url} now belongs to {state or 'nobody'}; this run held token {self.token}: "
@@ -206,17 +209,21 @@ def read_lease(url: str) -> tuple[LeaseState | None, str]:
         data = storage.read(path)
     except FileNotFoundError:
         return None, ABSENT
-    try:
-        return LeaseState(**json.loads(data)), version
-    except (ValueError, TypeError):
-        log.warning("the lease of %s is damaged: %r", url, data[:80])
-        return LeaseState(int(time.time()), "", "unknown", "", 0, "", released=True), version
+    return _decode(url, data), version
 
 
 def is_held(url: str) -> bool:
     """Whether a run that may be alive holds the lease."""
     state, _ = read_lease(url)
     return state is not None and not state.released and not state.is_dead_here
+
+
+def _decode(url: str, data: bytes) -> LeaseState:
+    try:
+        return LeaseState(**json.loads(data))
+    except (ValueError, TypeError):
+        log.warning("the lease of %s is damaged: %r", url, data[:80])
+        return LeaseState(int(time.time()), "", "unknown", "", 0, "", released=True)
 
 
 def _encode(state: LeaseState) -> bytes:

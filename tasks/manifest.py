@@ -1,20 +1,22 @@
 """The papers of an artifact: manifest, ledger records, and the check that the files are what the papers say."""
 
 import hashlib
+import itertools
 import json
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.identity import digest
-from tasks.storage import is_local, join, storage_for
+from tasks.storage import READ_THREADS, is_local, join, local_path, storage_for
 
 MANIFEST = "MANIFEST.json"
 CONFIG = "config.json"
 LEASE = "lease.json"
+UNITS = "units.json"  # how many units a run expects, for `plan`; not part of the artifact
 SMALL_BYTES = 8 * 2**20  # up to this size a file's sha256 is checked at every hit
 REMOTE_BUDGET_BYTES = 64 * 2**20  # what one check may download from a bucket, smallest files first
 
@@ -199,24 +201,35 @@ def check_files(
             damage.append(Damage(path, f"{sizes[path]:,} bytes, {entry.bytes:,} expected"))
         elif deep or (small and entry.bytes <= SMALL_BYTES):
             to_hash.append((entry.bytes, path))
-    budget = None if deep or is_local(url) or url.startswith("memory://") else REMOTE_BUDGET_BYTES
-    for size, path in sorted(to_hash):
-        if budget is not None:
-            budget -= size
-            if budget < 0:
-                break
-        actual = file_digest(join(url, path))
+    remote = not is_local(url) and not url.startswith("memory://")
+    if remote and not deep:
+        ends = itertools.accumulate(size for size, _ in sorted(to_hash))
+        to_hash = [item for item, end in zip(sorted(to_hash), ends, strict=True) if end <= REMOTE_BUDGET_BYTES]
+    for path, actual in _digests(url, [path for _, path in to_hash], parallel=remote):
         if actual != expected[path].sha256:
             damage.append(Damage(path, f"sha256 {actual[:12]}, {expected[path].sha256[:12]} expected"))
     return sorted(damage, key=lambda item: item.path)
 
 
+def _digests(url: str, paths: list[str], *, parallel: bool) -> Iterator[tuple[str, str]]:
+    if not parallel:
+        yield from ((path, file_digest(join(url, path))) for path in paths)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        yield from zip(paths, pool.map(lambda path: file_digest(join(url, path)), paths), strict=True)
+
+
 def file_digest(url: str) -> str:
     """sha256 of a file, in pieces when it is local."""
-    if is_local(url):
-        with open(url, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    return hashlib.sha256(storage_for(url).read(url)).hexdigest()
+    try:
+        if is_local(url):
+            with open(local_path(url), "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.sha256(storage_for(url).read(url)).hexdigest()
+    except FileNotFoundError:
+        return "absent"
 
 
 def content_digest(files: Iterable[FileEntry]) -> str:

@@ -13,7 +13,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 ABSENT = ""  # the version of a file that does not exist
 Source = bytes | Path
+READ_THREADS = 16  # requests in flight to a bucket
 
 
 class Storage(Protocol):
@@ -51,6 +52,8 @@ class Storage(Protocol):
     def remove_tree(self, url: str) -> None: ...
 
     def modified(self, url: str) -> float: ...
+
+    def sweep(self, url: str) -> None: ...
 
 
 def storage_for(url: str) -> Storage:
@@ -91,6 +94,23 @@ def local_path(url: str) -> Path:
 def exists(url: str) -> bool:
     """Whether there is a file at the URL."""
     return storage_for(url).version(url) != ABSENT
+
+
+def read_all(urls: Sequence[str]) -> list[bytes | None]:
+    """The content of many small files, in order; None for one that is absent. Several at a time from a bucket."""
+    if not urls or is_local(urls[0]) or urls[0].startswith("memory://"):
+        return [_read_or_none(url) for url in urls]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        return list(pool.map(_read_or_none, urls))
+
+
+def _read_or_none(url: str) -> bytes | None:
+    try:
+        return storage_for(url).read(url)
+    except FileNotFoundError:
+        return None
 
 
 class LocalStorage:
@@ -156,13 +176,11 @@ class LocalStorage:
     @contextlib.contextmanager
     def guard(self, url: str) -> Iterator[None]:
         """Exclusive among all processes of all hosts that share the disk; freed by the kernel when a holder dies."""
-        directory = local_path(url)
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        descriptor = _lock(local_path(url) / ".lock")
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a forked worker may share the descriptor: closing is not enough
             os.close(descriptor)
 
     def find(self, url: str) -> dict[str, int]:
@@ -199,6 +217,11 @@ class LocalStorage:
     def modified(self, url: str) -> float:
         """Seconds since the epoch of the last write."""
         return local_path(url).stat().st_mtime
+
+    def sweep(self, url: str) -> None:
+        """Remove what writers that died left half-written. Only for who holds the lease."""
+        for path in local_path(url).rglob(".*.tmp"):
+            path.unlink(missing_ok=True)
 
 
 class FsspecStorage:
@@ -264,7 +287,7 @@ class FsspecStorage:
         root = self.fs._strip_protocol(url).rstrip("/") + "/"
         listing: dict[str, Any] = self.fs.find(url, detail=True)
         paths = {path.removeprefix(root): int(info["size"]) for path, info in listing.items() if path.startswith(root)}
-        return {path: size for path, size in sorted(paths.items()) if not _is_private(path)}
+        return {path: size for path, size in sorted(paths.items()) if not is_private(path)}
 
     def children(self, url: str) -> list[str]:
         try:
@@ -288,6 +311,9 @@ class FsspecStorage:
 
     def modified(self, url: str) -> float:
         return self.fs.modified(url).timestamp()
+
+    def sweep(self, url: str) -> None:
+        """An object appears whole or not at all: nothing is left half-written."""
 
 
 class MemoryStorage(FsspecStorage):
@@ -316,8 +342,24 @@ LOCAL = LocalStorage()
 MEMORY = MemoryStorage()
 
 
-def _is_private(path: str) -> bool:
+def is_private(path: str) -> bool:
+    """Whether a part of the path starts with a dot: locks, staging and temporary names, never part of an artifact."""
     return any(part.startswith(".") for part in path.split("/"))
+
+
+def _lock(path: Path) -> int:
+    """A locked descriptor of the file that is at the path now (`gc` may have removed an older one)."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            continue  # the directory was removed in between
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.fstat(descriptor).st_ino == path.stat().st_ino:
+                return descriptor
+        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:
