@@ -67,7 +67,8 @@ class Resolver:
         """
         key = (flow, preset)
         if key not in self._made:
-            self._made[key] = self._flows[flow].build(self, preset, self.config(flow, preset))
+            config = self.config(flow, preset)
+            self._made[key] = self._flows[flow].build(self, preset, config)
         return self._made[key]
 
     def config(self, flow: str, preset: str) -> StageConfig:
