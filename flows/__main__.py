@@ -181,7 +181,9 @@ def render_plan(planned: Sequence[Planned]) -> str:
         if item.verdict is None:
             lines.append(f"{'wait':8} {item.step.label:{width}}  after {', '.join(item.waits_for)}")
             continue
-        lines.append(f"{item.verdict.state:8} {item.step.label:{width}}  {catalog.render_verdict(item.verdict)}".rstrip())
+        lines.append(
+            f"{item.verdict.state:8} {item.step.label:{width}}  {catalog.render_verdict(item.verdict)}".rstrip()
+        )
     states = [item.verdict.state if item.verdict else "wait" for item in planned]
     lines.append(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
     return "\n".join(lines)
@@ -242,7 +244,9 @@ def _validation_text(error: ValidationError) -> str:
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"]) or "(the whole config)"
         lines.append(f"  {where} = {item.get('input')!r}: {item['msg']}")
-    lines.append("Nothing was read or written. Correct the --set values (or the row of flows/presets.py) and run again.")
+    lines.append(
+        "Nothing was read or written. Correct the --set values (or the row of flows/presets.py) and run again."
+    )
     return "\n".join(lines)
 
 

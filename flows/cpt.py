@@ -24,7 +24,7 @@ class CptChanges(changes_model(TrainConfig, CPT)):
 
 
 @flow(name="cpt")
-def cpt(preset: CptPreset = CptPreset.TINY, changes: CptChanges = CptChanges()) -> dict[str, str]:  # noqa: B008 - the form
+def cpt(preset: CptPreset = CptPreset.TINY, changes: CptChanges = CptChanges()) -> dict[str, str]:
     """A base model and a Japanese-heavy mixture to a continued checkpoint.
 
     Args:

@@ -24,7 +24,7 @@ class EvalChanges(changes_model(EvalConfig, EVAL)):
 
 
 @flow(name="eval")
-def evaluate(preset: EvalPreset = EvalPreset.TINY, changes: EvalChanges = EvalChanges()) -> dict[str, str]:  # noqa: B008 - the form
+def evaluate(preset: EvalPreset = EvalPreset.TINY, changes: EvalChanges = EvalChanges()) -> dict[str, str]:
     """Score models.
 
     Args:

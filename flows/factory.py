@@ -28,7 +28,7 @@ class FactoryChanges(changes_model(ReportConfig, FACTORY)):
 @flow(name="factory")
 def factory(
     preset: FactoryPreset = FactoryPreset.TINY,
-    changes: FactoryChanges = FactoryChanges(),  # noqa: B008 - the form
+    changes: FactoryChanges = FactoryChanges(),
     stages: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, str]:
     """The whole chain, from raw pages to a released model and its report.

@@ -3,10 +3,10 @@
 from prefect import flow
 
 from flows.changes import changes_model
+from flows.configs import IngestConfig
 from flows.graph import FlowSpec, Outputs, Resolver, Step
 from flows.presets import INGEST, IngestPreset
 from flows.runner import run_flow
-from flows.configs import IngestConfig
 from tasks.ingest.clean import CLEAN
 from tasks.ingest.dedup import DEDUP
 from tasks.ingest.mirror import MIRROR
@@ -32,7 +32,7 @@ class IngestChanges(changes_model(IngestConfig, INGEST)):
 
 
 @flow(name="ingest")
-def ingest(preset: IngestPreset = IngestPreset.TINY, changes: IngestChanges = IngestChanges()) -> dict[str, str]:  # noqa: B008 - the form
+def ingest(preset: IngestPreset = IngestPreset.TINY, changes: IngestChanges = IngestChanges()) -> dict[str, str]:
     """Make clean documents from raw pages.
 
     Args:

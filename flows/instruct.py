@@ -3,10 +3,10 @@
 from prefect import flow
 
 from flows.changes import changes_model
+from flows.configs import InstructFlowConfig
 from flows.graph import FlowSpec, Outputs, Resolver, Step
 from flows.presets import INSTRUCT, InstructPreset
 from flows.runner import run_flow
-from flows.configs import InstructFlowConfig
 from tasks.instruct.magpie import INSTRUCT as INSTRUCT_STAGE
 from tasks.instruct.task import make_conversations
 from tasks.pack.mixture import PACK as PACK_STAGE
@@ -32,7 +32,9 @@ class InstructChanges(changes_model(InstructFlowConfig, INSTRUCT)):
 
 
 @flow(name="instruct")
-def instruct(preset: InstructPreset = InstructPreset.TINY, changes: InstructChanges = InstructChanges()) -> dict[str, str]:  # noqa: B008 - the form
+def instruct(
+    preset: InstructPreset = InstructPreset.TINY, changes: InstructChanges = InstructChanges()
+) -> dict[str, str]:
     """Make instruction data with a teacher served by vLLM.
 
     Args:

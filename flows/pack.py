@@ -3,10 +3,10 @@
 from prefect import flow
 
 from flows.changes import changes_model
+from flows.configs import PackFlowConfig
 from flows.graph import FlowSpec, Outputs, Resolver, Step
 from flows.presets import PACK, PackPreset
 from flows.runner import run_flow
-from flows.configs import PackFlowConfig
 from tasks.pack.mixture import PACK as PACK_STAGE
 from tasks.pack.task import pack_records, train_tokenizer
 from tasks.pack.tokenizer import TOKENIZER
@@ -30,7 +30,7 @@ class PackChanges(changes_model(PackFlowConfig, PACK)):
 
 
 @flow(name="pack")
-def pack(preset: PackPreset = PackPreset.TINY, changes: PackChanges = PackChanges()) -> dict[str, str]:  # noqa: B008 - the form
+def pack(preset: PackPreset = PackPreset.TINY, changes: PackChanges = PackChanges()) -> dict[str, str]:
     """Make training records.
 
     Args:

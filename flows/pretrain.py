@@ -24,7 +24,9 @@ class PretrainChanges(changes_model(TrainConfig, PRETRAIN)):
 
 
 @flow(name="pretrain")
-def pretrain(preset: PretrainPreset = PretrainPreset.TINY, changes: PretrainChanges = PretrainChanges()) -> dict[str, str]:  # noqa: B008 - the form
+def pretrain(
+    preset: PretrainPreset = PretrainPreset.TINY, changes: PretrainChanges = PretrainChanges()
+) -> dict[str, str]:
     """Packed text to a base model from scratch.
 
     Args:

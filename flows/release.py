@@ -24,7 +24,7 @@ class ReleaseChanges(changes_model(ReleaseConfig, RELEASE)):
 
 
 @flow(name="release")
-def release(preset: ReleasePreset = ReleasePreset.TINY, changes: ReleaseChanges = ReleaseChanges()) -> dict[str, str]:  # noqa: B008 - the form
+def release(preset: ReleasePreset = ReleasePreset.TINY, changes: ReleaseChanges = ReleaseChanges()) -> dict[str, str]:
     """Release a model.
 
     Args:

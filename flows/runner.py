@@ -1,7 +1,5 @@
 """What every Prefect flow does: preset and changes to steps, steps to artifacts, artifacts to a report."""
 
-from typing import Any
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -43,5 +41,3 @@ def run_flow(
     urls = {name: artifact.url for name, artifact in made.items()}
     get_run_logger().info("%s/%s: %s", flow, preset, urls)
     return urls
-
-

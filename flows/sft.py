@@ -24,7 +24,7 @@ class SftChanges(changes_model(TrainConfig, SFT)):
 
 
 @flow(name="sft")
-def sft(preset: SftPreset = SftPreset.TINY, changes: SftChanges = SftChanges()) -> dict[str, str]:  # noqa: B008 - the form
+def sft(preset: SftPreset = SftPreset.TINY, changes: SftChanges = SftChanges()) -> dict[str, str]:
     """A checkpoint and conversations to a chat model.
 
     Args:

@@ -3,10 +3,10 @@
 from prefect import flow
 
 from flows.changes import changes_model
+from flows.configs import SynthFlowConfig
 from flows.graph import FlowSpec, Outputs, Resolver, Step
 from flows.presets import SYNTH, SynthPreset
 from flows.runner import run_flow
-from flows.configs import SynthFlowConfig
 from tasks.synth.synthesize import SYNTH as SYNTH_STAGE
 from tasks.synth.task import synthesize_documents
 
@@ -28,7 +28,7 @@ class SynthChanges(changes_model(SynthFlowConfig, SYNTH)):
 
 
 @flow(name="synth")
-def synth(preset: SynthPreset = SynthPreset.TINY, changes: SynthChanges = SynthChanges()) -> dict[str, str]:  # noqa: B008 - the form
+def synth(preset: SynthPreset = SynthPreset.TINY, changes: SynthChanges = SynthChanges()) -> dict[str, str]:
     """Make synthetic documents with a teacher served by vLLM.
 
     Args:
