@@ -1,0 +1,185 @@
+"""What a model, a mesh and an optimizer are: frozen values, checked when made, JSON-able by `dataclasses.asdict`."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+LOCAL, GLOBAL = "local", "global"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How the same mathematics is computed: changes speed and memory, and results only by rounding."""
+
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of activations and matmul operands. Master weights, softmax, norms and the loss stay float32."""
+    scan_layers: bool = True
+    """One compiled layer body in a loop (small programs, TPU) or every layer written out (faster on CPU)."""
+    remat: Literal["none", "full"] = "none"
+    """What the backward pass computes again: nothing, or each layer from its input."""
+    loss_chunk_tokens: int = 2048
+    """Logits in memory at a time, over all sequences of a batch; the loss never holds [tokens, vocab] beyond this."""
+    cpu_kernels: bool = False
+    """Use `model/cpu.py` in place of plain autodiff; one process with one CPU device only."""
+
+    def __post_init__(self) -> None:
+        _choice("dtype", self.dtype, ("float32", "bfloat16"))
+        _choice("remat", self.remat, ("none", "full"))
+        _at_least("loss_chunk_tokens", self.loss_chunk_tokens, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """The shape and the constants of one decoder; `model/families` holds the published ones."""
+
+    family: str
+    """Key of `model.families.FAMILIES`: weight names, chat template, Hugging Face config."""
+    vocab_size: int
+    embed_dim: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    mlp_dim: int
+    """Width of one branch of the gated unit."""
+    max_seq_len: int
+    """Longest sequence the model is meant for; a cache or a packed row may not be longer."""
+    query_scale: float
+    """Queries are multiplied by it before the dot product with keys."""
+    attn_softcap: float | None
+    """Attention logits pass through cap * tanh(x / cap); None leaves them as they are."""
+    final_softcap: float | None
+    local_window: int
+    """A token in a local layer sees itself and the local_window - 1 tokens before it."""
+    layer_pattern: tuple[str, ...] = (LOCAL, GLOBAL)
+    """Kinds of the first layers, repeated over the depth."""
+    rope_base: float = 10_000.0
+    norm_eps: float = 1e-6
+    tie_embeddings: bool = True
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "embed_dim", "num_layers", "num_heads", "num_kv_heads", "head_dim", "mlp_dim"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("max_seq_len", "local_window"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("query_scale", "rope_base", "norm_eps"):
+            _positive(name, getattr(self, name))
+        for name in ("attn_softcap", "final_softcap"):
+            if getattr(self, name) is not None:
+                _positive(name, getattr(self, name))
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}: "
+                "every key/value head serves the same number of query heads. "
+                f"Use a divisor of {self.num_heads} for num_kv_heads."
+            )
+        if self.head_dim % 2:
+            raise ValueError(
+                f"head_dim={self.head_dim} is odd: rotary position embedding turns pairs of dimensions, "
+                f"so a lone one has no partner. Use {self.head_dim + 1} or another even number."
+            )
+        if not self.layer_pattern or set(self.layer_pattern) - {LOCAL, GLOBAL}:
+            raise ValueError(
+                f"layer_pattern={self.layer_pattern} must be a non-empty tuple of {LOCAL!r} and {GLOBAL!r}: "
+                "it says which layers see only local_window tokens. Gemma 2 has ('local', 'global')."
+            )
+        if not self.tie_embeddings:
+            raise ValueError(
+                "tie_embeddings=False: the decoder reads tokens and scores them with one table, "
+                "because every family it knows does so. Leave tie_embeddings at True."
+            )
+
+    @property
+    def layer_windows(self) -> tuple[int | None, ...]:
+        """For each layer its window in tokens, None where it sees everything before it."""
+        kinds = [self.layer_pattern[i % len(self.layer_pattern)] for i in range(self.num_layers)]
+        return tuple(self.local_window if kind == LOCAL else None for kind in kinds)
+
+    @property
+    def num_params(self) -> int:
+        """Trained numbers, the embedding table counted once."""
+        attention = self.embed_dim * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
+        layer = attention + 3 * self.embed_dim * self.mlp_dim + 4 * self.embed_dim
+        return self.vocab_size * self.embed_dim + self.num_layers * layer + self.embed_dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with a schedule. Defaults are those of the Swallow scripts (recipes.md 7.3)."""
+
+    peak_lr: float
+    total_steps: int
+    schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup_steps: int = 0
+    """Linear rise from peak_lr / warmup_steps to peak_lr."""
+    final_lr_fraction: float = 0.1
+    """Learning rate of the last step as a fraction of peak_lr (cosine and wsd)."""
+    decay_fraction: float = 0.2
+    """Part of total_steps that wsd spends on its linear decay."""
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1
+    """Decoupled, times the learning rate; norm weights are left out (Megatron-LM leaves out vectors)."""
+    clip_norm: float = 1.0
+    """Gradients are scaled down to this global norm; 0 switches clipping off."""
+    z_loss: float = 0.0
+    """Weight of logsumexp(logits)^2, which keeps logits near zero; PaLM used 1e-4."""
+
+    def __post_init__(self) -> None:
+        _positive("peak_lr", self.peak_lr)
+        _at_least("total_steps", self.total_steps, 1)
+        _choice("schedule", self.schedule, ("cosine", "wsd", "constant"))
+        for name in ("warmup_steps", "weight_decay", "clip_norm", "z_loss"):
+            _at_least(name, getattr(self, name), 0)
+        for name in ("final_lr_fraction", "decay_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"{name}={getattr(self, name)} is outside 0 to 1: it is a fraction. Use for example 0.1 for 10 %."
+                )
+        if self.warmup_steps >= self.total_steps and self.schedule != "constant":
+            raise ValueError(
+                f"warmup_steps={self.warmup_steps} leaves nothing of total_steps={self.total_steps}: "
+                "the decay starts after the warm-up. Use fewer warm-up steps or a longer run."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """How many devices stand along each mesh axis; their product is the number of devices."""
+
+    data: int = 1
+    """Copies of the weights; each takes its part of the batch."""
+    fsdp: int = 1
+    """Parts of each weight and of the optimizer state (ZeRO-3); the batch is split along it too."""
+    tensor: int = 1
+    """Parts of heads, mlp and vocabulary within a layer."""
+
+    def __post_init__(self) -> None:
+        for name in ("data", "fsdp", "tensor"):
+            _at_least(name, getattr(self, name), 1)
+
+    @property
+    def num_devices(self) -> int:
+        return self.data * self.fsdp * self.tensor
+
+
+def _at_least(name: str, value: float, minimum: int) -> None:
+    if value < minimum:
+        raise ValueError(
+            f"{name}={value} is below {minimum}: a smaller value has no meaning here. Set {name} to {minimum} or more."
+        )
+
+
+def _positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(
+            f"{name}={value} is not above 0: the model divides by it or scales with it. Use a positive number."
+        )
+
+
+def _choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(
+            f"{name}={value!r} is not known: only {', '.join(choices)} are implemented. Choose one of them."
+        )

@@ -1,0 +1,213 @@
+"""The transformer, top to bottom.
+
+Shape letters in this file: B batch, T query position, S key or cache position, D embed_dim, V vocab_size, F mlp_dim,
+N query heads, K key/value heads, H head_dim, L layers. Weights keep D last: rows are what tensor parallelism cuts.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from model.attention import attend, causal_mask
+from model.config import DecoderConfig
+from model.sharding import constrain
+
+
+class Cache(NamedTuple):
+    """Keys and values of every layer; slot s of row b holds the token at position s of that row."""
+
+    keys_LBSKH: jax.Array
+    values_LBSKH: jax.Array
+
+
+# attend(queries, keys, values) -> mixed values and whatever the caller wants back from the layer
+Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+
+
+def linear(x: jax.Array, w: jax.Array, equation: str) -> jax.Array:
+    """An einsum that adds up in float32 and returns the type of x; the weight is cast to it first."""
+    return jnp.einsum(equation, x, w.astype(x.dtype), preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+def rope(x_BTNH: jax.Array, positions_BT: jax.Array, base: float) -> jax.Array:
+    """Rotate the two halves of each head by position; in float32, since bfloat16 positions repeat after 256."""
+    half = x_BTNH.shape[-1] // 2
+    frequency_H = base ** -(jnp.arange(half, dtype=jnp.float32) / half)
+    angle_BT1H = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_H
+    sin, cos = jnp.sin(angle_BT1H), jnp.cos(angle_BT1H)
+    first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_BTNH.dtype)
+
+
+def _weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], fan_in: int) -> nnx.Param:
+    return nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * fan_in**-0.5, axes=axes)
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square norm; the weight is stored as its offset from one, as Gemma does."""
+
+    def __init__(self, cfg: DecoderConfig):
+        self.scale = nnx.Param(jnp.zeros(cfg.embed_dim, jnp.float32), axes=("norm",))
+        self.eps = cfg.norm_eps
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        x = x_BTD.astype(jnp.float32)
+        x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
+        return (x * (1 + self.scale[...])).astype(x_BTD.dtype)
+
+
+class Attention(nnx.Module):
+    def __init__(self, cfg: DecoderConfig, *, rngs: nnx.Rngs):
+        D, N, K, H = cfg.embed_dim, cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
+        self.query = _weight(rngs, (N, H, D), ("heads", "head_dim", "embed"), D)
+        self.key = _weight(rngs, (K, H, D), ("kv_heads", "head_dim", "embed"), D)
+        self.value = _weight(rngs, (K, H, D), ("kv_heads", "head_dim", "embed"), D)
+        self.out = _weight(rngs, (N, H, D), ("heads", "head_dim", "embed"), N * H)
+        self.cfg = cfg
+
+    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Attend) -> tuple[jax.Array, Any]:
+        q_BTNH = linear(x_BTD, self.query[...], "BTD,NHD->BTNH")
+        k_BTKH = linear(x_BTD, self.key[...], "BTD,KHD->BTKH")
+        v_BTKH = linear(x_BTD, self.value[...], "BTD,KHD->BTKH")
+        q_BTNH = rope(q_BTNH, positions_BT, self.cfg.rope_base) * jnp.asarray(self.cfg.query_scale, x_BTD.dtype)
+        k_BTKH = rope(k_BTKH, positions_BT, self.cfg.rope_base)
+        mixed_BTNH, kept = attend(constrain(q_BTNH, "batch", "length", "act_heads", "head_dim"), k_BTKH, v_BTKH)
+        return linear(mixed_BTNH, self.out[...], "BTNH,NHD->BTD"), kept
+
+
+class MLP(nnx.Module):
+    """Gated unit with the tanh approximation of GELU."""
+
+    def __init__(self, cfg: DecoderConfig, *, rngs: nnx.Rngs):
+        D, F = cfg.embed_dim, cfg.mlp_dim
+        self.gate = _weight(rngs, (F, D), ("mlp", "embed"), D)
+        self.up = _weight(rngs, (F, D), ("mlp", "embed"), D)
+        self.down = _weight(rngs, (F, D), ("mlp", "embed"), F)
+
+    def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        gate_BTF = linear(x_BTD, self.gate[...], "BTD,FD->BTF")
+        up_BTF = linear(x_BTD, self.up[...], "BTD,FD->BTF")
+        h_BTF = constrain(jax.nn.gelu(gate_BTF, approximate=True) * up_BTF, "batch", "length", "act_mlp")
+        return linear(h_BTF, self.down[...], "BTF,FD->BTD")
+
+
+class Layer(nnx.Module):
+    """Attention and MLP, each between a norm before and a norm after, added to the residual stream."""
+
+    def __init__(self, cfg: DecoderConfig, *, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(cfg)
+        self.attention = Attention(cfg, rngs=rngs)
+        self.attention_post_norm = RMSNorm(cfg)
+        self.mlp_norm = RMSNorm(cfg)
+        self.mlp = MLP(cfg, rngs=rngs)
+        self.mlp_post_norm = RMSNorm(cfg)
+
+    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Attend) -> tuple[jax.Array, Any]:
+        mixed_BTD, kept = self.attention(self.attention_norm(x_BTD), positions_BT, attend)
+        x_BTD = constrain(x_BTD + self.attention_post_norm(mixed_BTD), "batch", "length", "act_embed")
+        x_BTD = x_BTD + self.mlp_post_norm(self.mlp(self.mlp_norm(x_BTD)))
+        return constrain(x_BTD, "batch", "length", "act_embed"), kept
+
+
+class Decoder(nnx.Module):
+    """Tokens to hidden states. `logits` is apart, because over 256,000 words only a piece of them fits in memory."""
+
+    def __init__(self, cfg: DecoderConfig, *, rngs: nnx.Rngs):
+        self.embed = _weight(rngs, (cfg.vocab_size, cfg.embed_dim), ("vocab", "embed"), cfg.embed_dim)
+        # One module whose arrays stack all layers: [L, ...].
+        make_layers = nnx.vmap(lambda rngs: Layer(cfg, rngs=rngs))
+        self.layers = make_layers(rngs.split(cfg.num_layers))
+        self.final_norm = RMSNorm(cfg)
+        self.cfg = cfg
+
+    def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array, segments_BT: jax.Array) -> jax.Array:
+        """Hidden states [B, T, D] after the final norm, of packed rows: tokens see only their own segment."""
+        masks = {window: causal_mask(segments_BT, window) for window in set(self.cfg.layer_windows)}
+
+        def step(layer: Layer, x_BTD: jax.Array, window: int | None, _: None) -> tuple[jax.Array, None]:
+            return layer(
+                x_BTD, positions_BT, lambda q, k, v: (attend(q, k, v, masks[window], self.cfg.attn_softcap), None)
+            )
+
+        x_BTD, _ = self._through_layers(self._embed(tokens_BT), step, None)
+        return self.final_norm(x_BTD)
+
+    def extend(self, tokens_BT: jax.Array, positions_BT: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
+        """Hidden states of tokens that follow what the cache holds, and the cache with them.
+
+        Each row has its own positions: token t of row b is written to slot positions_BT[b, t] and sees slots up to it.
+        A slot beyond the row's last position may hold anything: it is overwritten before it is ever seen.
+        """
+        slots_S = jnp.arange(cache.keys_LBSKH.shape[2])
+        distance_BTS = positions_BT[:, :, None] - slots_S
+        rows_B1 = jnp.arange(tokens_BT.shape[0])[:, None]
+
+        def step(layer: Layer, x_BTD: jax.Array, window: int | None, kv: Cache) -> tuple[jax.Array, Cache]:
+            mask_BTS = distance_BTS >= 0
+            if window is not None:
+                mask_BTS &= distance_BTS < window
+
+            def attend_cache(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, Cache]:
+                keys = kv.keys_LBSKH.at[rows_B1, positions_BT].set(k_BTKH)
+                values = kv.values_LBSKH.at[rows_B1, positions_BT].set(v_BTKH)
+                return attend(q_BTNH, keys, values, mask_BTS, self.cfg.attn_softcap), Cache(keys, values)
+
+            return layer(x_BTD, positions_BT, attend_cache)
+
+        x_BTD, cache = self._through_layers(self._embed(tokens_BT), step, cache)
+        return self.final_norm(x_BTD), cache
+
+    def empty_cache(self, batch: int, length: int) -> Cache:
+        cfg = self.cfg
+        shape = (cfg.num_layers, batch, length, cfg.num_kv_heads, cfg.head_dim)
+        return Cache(jnp.zeros(shape, cfg.compute.dtype), jnp.zeros(shape, cfg.compute.dtype))
+
+    def logits(self, hidden_BTD: jax.Array) -> jax.Array:
+        """Soft-capped logits [B, T, V] in float32."""
+        table_VD = self.embed[...].astype(hidden_BTD.dtype)
+        logits_BTV = jnp.einsum("BTD,VD->BTV", hidden_BTD, table_VD, preferred_element_type=jnp.float32)
+        cap = self.cfg.final_softcap
+        return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
+
+    def _embed(self, tokens_BT: jax.Array) -> jax.Array:
+        x_BTD = self.embed[...][tokens_BT].astype(self.cfg.compute.dtype)
+        return constrain(x_BTD * jnp.asarray(self.cfg.embed_dim**0.5, x_BTD.dtype), "batch", "length", "act_embed")
+
+    def _through_layers(self, x: jax.Array, step: Callable[..., tuple[jax.Array, Any]], extra_L: Any) -> Any:
+        """Run step(layer, x, window, extra of the layer) over the depth; returns x and what the steps kept, stacked.
+
+        With scan_layers the loop body is one period of the layer pattern, so that windows stay constants; layers
+        that fill no whole period follow it.
+        """
+        graph, stack_L = nnx.split(self.layers)
+        windows, period = self.cfg.layer_windows, len(self.cfg.layer_pattern)
+
+        def one(x: jax.Array, weights: Any, extra: Any, window: int | None) -> tuple[jax.Array, Any]:
+            return step(nnx.merge(graph, weights), x, window, extra)
+
+        if self.cfg.compute.remat == "full":
+            one = jax.checkpoint(one, static_argnums=3)
+
+        def several(x: jax.Array, scanned: Any, first: int, count: int) -> tuple[jax.Array, Any]:
+            kept = []
+            for i in range(count):
+                weights, extra = jax.tree.map(lambda a: a[i], scanned)
+                x, out = one(x, weights, extra, windows[first + i])
+                kept.append(out)
+            return x, jax.tree.map(lambda *a: jnp.stack(a), *kept)
+
+        scanned_L = (stack_L, extra_L)
+        whole = self.cfg.num_layers // period * period if self.cfg.compute.scan_layers else 0
+        kept = []
+        if whole:
+            periods = jax.tree.map(lambda a: a[:whole].reshape(whole // period, period, *a.shape[1:]), scanned_L)
+            x, out = jax.lax.scan(lambda x, layers: several(x, layers, 0, period), x, periods)
+            kept.append(jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), out))
+        if whole < self.cfg.num_layers:
+            rest = jax.tree.map(lambda a: a[whole:], scanned_L)
+            x, out = several(x, rest, whole, self.cfg.num_layers - whole)
+            kept.append(out)
+        return x, jax.tree.map(lambda *a: jnp.concatenate(a), *kept)

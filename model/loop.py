@@ -1,0 +1,197 @@
+"""The hot path: what is carried from step to step, and the step."""
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from model.config import DecoderConfig, OptimizerConfig
+from model.decoder import Decoder
+from model.losses import next_token_loss
+from model.optimizer import learning_rate, make_optimizer
+from model.sharding import sharding
+
+Params = dict[str, Any]
+Batch = Mapping[str, jax.Array]
+Metrics = dict[str, jax.Array]
+# loss(model, batch, z_loss=…) -> a sum over targets, and aux with at least loss_sum and weight_sum
+Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+TrainStep = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["step", "params", "opt_state"], meta_fields=[])
+@dataclass(frozen=True)
+class TrainState:
+    """All that a step changes: a pytree of arrays."""
+
+    step: jax.Array
+    """Optimizer steps done, int32."""
+    params: Params
+    """Float32 master weights as nested dicts, the names of `Decoder`'s attributes."""
+    opt_state: Any
+
+
+def split_model(model: Decoder) -> tuple[nnx.GraphDef[Decoder], Params]:
+    """The structure of a decoder (hashable) and its weights as nested dicts; nothing is copied."""
+    graph, state = nnx.split(model)
+    return graph, nnx.to_pure_dict(state)
+
+
+def join_model(cfg: DecoderConfig, params: Params) -> Decoder:
+    """The decoder with these weights; nothing is copied."""
+    return nnx.merge(nnx.graphdef(_abstract(cfg)), params)
+
+
+def init_state(
+    cfg: DecoderConfig, optimizer: OptimizerConfig, *, seed: int = 0, mesh: Mesh | None = None
+) -> TrainState:
+    """A fresh state, made where it will live; the same numbers on any mesh."""
+    shardings = None if mesh is None else state_sharding(cfg, optimizer, mesh)
+
+    def make() -> TrainState:
+        _, params = split_model(Decoder(cfg, rngs=nnx.Rngs(seed)))
+        return _fresh(params, optimizer)
+
+    return jax.jit(make, out_shardings=shardings)()
+
+
+def state_of_model(model: Decoder, optimizer: OptimizerConfig, *, mesh: Mesh | None = None) -> TrainState:
+    """A state at step 0 that trains these weights on. Donating it to a step ends the life of `model`."""
+    shardings = None if mesh is None else state_sharding(model.cfg, optimizer, mesh)
+    _, params = split_model(model)
+    if mesh is not None:
+        params = jax.device_put(params, shardings.params)
+    opt_state = jax.jit(make_optimizer(optimizer).init, out_shardings=shardings and shardings.opt_state)(params)
+    return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+
+
+def abstract_params(cfg: DecoderConfig, *, mesh: Mesh | None = None) -> Params:
+    """Shapes, types and shardings of the weights without their memory."""
+    _, params = split_model(_abstract(cfg))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shardings = jax.tree.map(lambda _: device, params) if mesh is None else param_sharding(cfg, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), params, shardings)
+
+
+def abstract_state(cfg: DecoderConfig, optimizer: OptimizerConfig, *, mesh: Mesh | None = None) -> TrainState:
+    """Shapes, types and shardings of a state without its memory: what a restore needs to know."""
+    state = jax.eval_shape(lambda: _fresh(split_model(Decoder(cfg, rngs=nnx.Rngs(0)))[1], optimizer))
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    shardings = jax.tree.map(lambda _: device, state) if mesh is None else state_sharding(cfg, optimizer, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+
+def param_axes(cfg: DecoderConfig) -> Params:
+    """The logical axes of each weight, in the tree of `TrainState.params`; stacked ones start with layers."""
+    tree: Params = {}
+    for path, param in nnx.to_flat_state(nnx.split(_abstract(cfg))[1]):
+        node = tree
+        for part in path[:-1]:
+            node = node.setdefault(part, {})
+        own = param.get_metadata()["axes"]
+        node[path[-1]] = ("layers", *own) if path[0] == "layers" else own
+    return tree
+
+
+def param_sharding(cfg: DecoderConfig, mesh: Mesh) -> Params:
+    """Where each weight lies on the mesh."""
+    _, shapes = split_model(_abstract(cfg))
+    return jax.tree.map(lambda x, axes: sharding(mesh, axes, x.shape), shapes, param_axes(cfg))
+
+
+def state_sharding(cfg: DecoderConfig, optimizer: OptimizerConfig, mesh: Mesh) -> TrainState:
+    """Where each array of a state lies: moments with their weights, counters everywhere."""
+    state = jax.eval_shape(lambda: _fresh(split_model(Decoder(cfg, rngs=nnx.Rngs(0)))[1], optimizer))
+    params, everywhere = param_sharding(cfg, mesh), NamedSharding(mesh, PartitionSpec())
+    opt_state = optax.tree.map_params(
+        make_optimizer(optimizer),
+        lambda _, where: where,
+        state.opt_state,
+        params,
+        transform_non_params=lambda _: everywhere,
+    )
+    return TrainState(everywhere, params, opt_state)  # pyright: ignore[reportArgumentType]
+
+
+def make_train_step(
+    cfg: DecoderConfig,
+    optimizer: OptimizerConfig,
+    *,
+    mesh: Mesh | None = None,
+    accumulate: int = 1,
+    loss: Loss = next_token_loss,
+) -> TrainStep:
+    """The compiled step: (state, batch) -> (next state, metrics). The state given is donated: use only the new one.
+
+    The gradient is that of the mean over all targets of the batch, however many devices and parts it is cut into:
+    with accumulate > 1 rows are taken in that many equal parts, one after another. The same inputs give the same bits.
+    Metrics are float32 scalars: loss (mean cross entropy), z_loss, accuracy, grad_norm (before clipping), lr, and
+    tokens (those that are not padding).
+    """
+    transform = make_optimizer(optimizer)
+    graph = nnx.graphdef(_abstract(cfg))
+
+    def sums(params: Params, part: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        with nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return loss(nnx.merge(graph, params), part, z_loss=optimizer.z_loss)
+
+    def gradients(params: Params, batch: Batch) -> tuple[Params, dict[str, jax.Array]]:
+        if accumulate == 1:
+            return jax.grad(sums, has_aux=True)(params, batch)
+        parts = {name: _parts(array, accumulate) for name, array in batch.items()}
+
+        def add(total: Any, part: Batch) -> tuple[Any, None]:
+            return jax.tree.map(jnp.add, total, jax.grad(sums, has_aux=True)(params, part)), None
+
+        first = {name: array[0] for name, array in parts.items()}
+        zeros = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(jax.grad(sums, has_aux=True), params, first)
+        )
+        return jax.lax.scan(add, zeros, parts)[0]
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        grads, aux = gradients(state.params, batch)
+        # A batch without any target changes nothing rather than dividing by zero.
+        weight_sum = jnp.maximum(aux["weight_sum"], 1e-8)
+        grads = jax.tree.map(lambda g: g / weight_sum, grads)
+        updates, opt_state = transform.update(grads, state.opt_state, state.params)
+        metrics = {
+            "loss": aux["loss_sum"] / weight_sum,
+            "z_loss": aux["z_loss_sum"] / weight_sum,
+            "accuracy": aux["correct_sum"] / weight_sum,
+            "grad_norm": optax.tree.norm(grads),
+            "lr": jnp.asarray(learning_rate(optimizer)(state.step), jnp.float32),
+            "tokens": jnp.sum(batch["segments_BT"] != 0).astype(jnp.float32),
+        }
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state), metrics  # pyright: ignore[reportArgumentType]
+
+    if mesh is None:
+        return jax.jit(step, donate_argnums=0)
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(step, donate_argnums=0, out_shardings=(state_sharding(cfg, optimizer, mesh), everywhere))
+
+
+def _fresh(params: Params, optimizer: OptimizerConfig) -> TrainState:
+    return TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(optimizer).init(params))
+
+
+def _abstract(cfg: DecoderConfig) -> Decoder:
+    return nnx.eval_shape(lambda: Decoder(cfg, rngs=nnx.Rngs(0)))
+
+
+def _parts(array_BT: jax.Array, parts: int) -> jax.Array:
+    rows = array_BT.shape[0]
+    if rows % parts:
+        raise ValueError(
+            f"{rows} rows in a batch cannot be taken in accumulate={parts} equal parts: a shorter part would be another "
+            f"program. Use a batch whose rows are a multiple of {parts}."
+        )
+    return array_BT.reshape(parts, rows // parts, *array_BT.shape[1:])

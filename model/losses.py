@@ -1,0 +1,184 @@
+"""Losses as functions of a decoder and a batch; none ever holds logits of all tokens.
+
+A batch is a dict of arrays [B, T]: tokens_BT and targets_BT (the token that follows), positions_BT (restart at 0 in each
+segment), segments_BT (1, 2, … within a row; 0 is padding), weights_BT (float32; 0 leaves a target out of the loss).
+
+Shape letters in this file: B batch, T position, C positions of one chunk, D embed_dim, V vocab_size.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from model.decoder import Decoder
+from model.sharding import constrain
+
+BATCH_KEYS = ("tokens_BT", "targets_BT", "positions_BT", "segments_BT", "weights_BT")
+
+
+def next_token_loss(
+    model: Decoder, batch: Mapping[str, jax.Array], *, z_loss: float = 0.0
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Sum over targets of weight x (cross entropy + z_loss x logsumexp^2), and the sums of its parts.
+
+    Sums, not means: parts of a batch add up, whoever computes them. aux: loss_sum (cross entropy alone), z_loss_sum,
+    weight_sum, correct_sum (weight of targets that are the most likely token).
+    """
+    hidden_BTD = model(batch["tokens_BT"], batch["positions_BT"], batch["segments_BT"])
+    return cross_entropy(
+        hidden_BTD,
+        model.embed[...],
+        batch["targets_BT"],
+        batch["weights_BT"].astype(jnp.float32),
+        softcap=model.cfg.final_softcap,
+        z_loss=z_loss,
+        chunk_tokens=model.cfg.compute.loss_chunk_tokens,
+    )
+
+
+def cross_entropy(
+    hidden_BTD: jax.Array,
+    table_VD: jax.Array,
+    targets_BT: jax.Array,
+    weights_BT: jax.Array,
+    *,
+    softcap: float | None,
+    z_loss: float = 0.0,
+    chunk_tokens: int = 2048,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Weighted sum of the cross entropy of soft-capped logits hidden x table, at most chunk_tokens rows at a time.
+
+    The gradient is computed with the loss, chunk by chunk: three matrix products in all, and no logits are kept.
+    """
+    return _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens):
+    table = table_VD.astype(hidden_BTD.dtype)
+
+    def step(sums, chunk):
+        return jax.tree.map(jnp.add, sums, _chunk_sums(chunk, table, softcap, z_loss)[0]), None
+
+    chunks = _chunks((hidden_BTD, targets_BT, weights_BT), chunk_tokens)
+    sums, _ = jax.lax.scan(step, _zeros(), chunks)
+    return _result(sums)
+
+
+def _cross_entropy_fwd(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens):
+    table = table_VD.astype(hidden_BTD.dtype)
+
+    def step(carry, chunk):
+        sums, d_table_VD = carry
+        hidden_BCD, targets_BC, weights_BC = chunk
+        new, (logits_BCV, lse_BC, capped_BCV) = _chunk_sums(chunk, table, softcap, z_loss)
+        probs_BCV = jnp.exp(capped_BCV - lse_BC[..., None])
+        slope_BC = weights_BC * (1 + 2 * z_loss * lse_BC)
+        hit_BCV = jnp.arange(table.shape[0]) == targets_BC[..., None]
+        d_BCV = probs_BCV * slope_BC[..., None] - jnp.where(hit_BCV, weights_BC[..., None], 0)
+        if softcap is not None:
+            d_BCV *= 1 - jnp.square(capped_BCV / softcap)
+        d_BCV = d_BCV.astype(hidden_BCD.dtype)
+        d_hidden_BCD = jnp.einsum("BCV,VD->BCD", d_BCV, table, preferred_element_type=jnp.float32)
+        d_table_VD += jnp.einsum("BCV,BCD->VD", d_BCV, hidden_BCD, preferred_element_type=jnp.float32)
+        return (jax.tree.map(jnp.add, sums, new), d_table_VD), d_hidden_BCD.astype(hidden_BCD.dtype)
+
+    chunks = _chunks((hidden_BTD, targets_BT, weights_BT), chunk_tokens)
+    zeros = (_zeros(), jnp.zeros(table_VD.shape, jnp.float32))
+    (sums, d_table_VD), d_hidden = jax.lax.scan(step, zeros, chunks)
+    B, T, D = hidden_BTD.shape
+    d_hidden_BTD = jnp.moveaxis(d_hidden, 0, 1).reshape(B, -1, D)[:, :T]
+    return _result(sums), (d_hidden_BTD, d_table_VD.astype(table_VD.dtype))
+
+
+def _cross_entropy_bwd(softcap, z_loss, chunk_tokens, residuals, cotangents):
+    d_hidden_BTD, d_table_VD = residuals
+    slope = cotangents[0]
+    return (d_hidden_BTD * slope).astype(d_hidden_BTD.dtype), d_table_VD * slope, None, None
+
+
+_cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
+
+
+def token_log_probs(
+    hidden_BTD: jax.Array,
+    table_VD: jax.Array,
+    targets_BT: jax.Array,
+    *,
+    softcap: float | None,
+    chunk_tokens: int = 2048,
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of each target, float32 [B, T], and whether it is the most likely token; chunked, no gradient."""
+    table = table_VD.astype(hidden_BTD.dtype)
+
+    def step(_, chunk):
+        hidden_BCD, targets_BC = chunk
+        _, capped_BCV = _logits(hidden_BCD, table, softcap)
+        target_BC = jnp.take_along_axis(capped_BCV, targets_BC[..., None], axis=-1)[..., 0]
+        log_prob_BC = target_BC - jax.nn.logsumexp(capped_BCV, axis=-1)
+        return None, (log_prob_BC, jnp.argmax(capped_BCV, axis=-1) == targets_BC)
+
+    _, (log_probs, is_best) = jax.lax.scan(step, None, _chunks((hidden_BTD, targets_BT), chunk_tokens))
+    B, T = targets_BT.shape
+    return tuple(jnp.moveaxis(x, 0, 1).reshape(B, -1)[:, :T] for x in (log_probs, is_best))  # pyright: ignore
+
+
+def packed_batch(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """A batch of rows [B, T + 1] of one segment each: every token predicts the next, all with weight 1."""
+    tokens, targets = rows[:, :-1], rows[:, 1:]
+    ones = np.ones(tokens.shape, np.int32)
+    return {
+        "tokens_BT": tokens.astype(np.int32),
+        "targets_BT": targets.astype(np.int32),
+        "positions_BT": np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape).copy(),
+        "segments_BT": ones,
+        "weights_BT": ones.astype(np.float32),
+    }
+
+
+def _logits(hidden_BCD: jax.Array, table_VD: jax.Array, softcap: float | None) -> tuple[jax.Array, jax.Array]:
+    logits_BCV = jnp.einsum("BCD,VD->BCV", hidden_BCD, table_VD, preferred_element_type=jnp.float32)
+    logits_BCV = constrain(logits_BCV, "batch", "length", "act_vocab")
+    return logits_BCV, (logits_BCV if softcap is None else softcap * jnp.tanh(logits_BCV / softcap))
+
+
+def _chunk_sums(chunk: Any, table_VD: jax.Array, softcap: float | None, z_loss: float) -> Any:
+    hidden_BCD, targets_BC, weights_BC = chunk
+    logits_BCV, capped_BCV = _logits(hidden_BCD, table_VD, softcap)
+    max_BC = jnp.max(capped_BCV, axis=-1)
+    lse_BC = max_BC + jnp.log(jnp.sum(jnp.exp(capped_BCV - max_BC[..., None]), axis=-1))
+    target_BC = jnp.take_along_axis(capped_BCV, targets_BC[..., None], axis=-1)[..., 0]
+    sums = (
+        jnp.sum(weights_BC * (lse_BC - target_BC)),
+        jnp.sum(weights_BC * z_loss * jnp.square(lse_BC)),
+        jnp.sum(weights_BC),
+        jnp.sum(weights_BC * (target_BC >= max_BC)),
+    )
+    return sums, (logits_BCV, lse_BC, capped_BCV)
+
+
+def _zeros() -> tuple[jax.Array, ...]:
+    return tuple(jnp.zeros((), jnp.float32) for _ in range(4))
+
+
+def _result(sums: tuple[jax.Array, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    loss_sum, z_loss_sum, weight_sum, correct_sum = sums
+    aux = {"loss_sum": loss_sum, "z_loss_sum": z_loss_sum, "weight_sum": weight_sum, "correct_sum": correct_sum}
+    return loss_sum + z_loss_sum, aux
+
+
+def _chunks(arrays: tuple[jax.Array, ...], chunk_tokens: int) -> tuple[jax.Array, ...]:
+    """[B, T, …] -> [chunks, B, C, …], padded with zeros; cut along T, because the batch is cut over devices."""
+    B, T = arrays[0].shape[:2]
+    C = min(T, max(1, chunk_tokens // B))
+    chunks = -(-T // C)
+
+    def cut(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, [(0, 0), (0, chunks * C - T)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(B, chunks, C, *x.shape[2:]), 1, 0)
+
+    return tuple(cut(x) for x in arrays)
