@@ -32,7 +32,7 @@ def load(material: Material, language: str, limit: int, settings: Settings) -> l
 
 def prompt(item: Item, codec: TextCodec, settings: Settings) -> list[Request] | str:
     """The conversation up to the reference, with the header of the assistant's turn."""
-    ids = tuple(codec.chat(item.fields["messages"]))
+    ids = tuple(codec.chat_prompt(item.fields["messages"]))
     if len(ids) + settings.max_new_tokens > settings.context_tokens:
         return "longer_than_context"
     return [Generate(ids, settings.max_new_tokens)]
