@@ -1,0 +1,182 @@
+"""What happened to the rows: how many each stage kept, why it dropped the others, and what a mixture holds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.artifact import Artifact
+from tasks.report.charts import Part
+from tasks.report.lineage import Node
+
+LANGUAGES = {
+    "ja": "Japanese",
+    "en": "English",
+    "ko": "Korean",
+    "zh": "Chinese",
+    "de": "German",
+    "fr": "French",
+    "es": "Spanish",
+    "python": "Python",
+}
+DOCUMENT_STAGES = ("clean", "dedup")  # a chain of these is one funnel
+
+
+@dataclass(frozen=True)
+class Level:
+    """One bar of a funnel."""
+
+    node: Node
+    rows_in: int
+    rows_out: int
+    of_first: float  # rows out as a share of what the first stage of the funnel read
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why rows were dropped."""
+
+    node: Node
+    reason: str
+    rows: int
+    share: float  # of the rows that this stage read
+
+
+@dataclass(frozen=True)
+class Funnel:
+    """The rows of one line of stages, from what was read to what was kept."""
+
+    title: str
+    levels: tuple[Level, ...]
+    reasons: tuple[Reason, ...]  # most rows first
+
+    @property
+    def stage(self) -> str:
+        """The last stage of the line."""
+        return self.levels[-1].node.stage
+
+    @property
+    def language(self) -> str:
+        """What the line's first stage was told it reads; blank when it was not."""
+        manifest = self.levels[0].node.manifest
+        return str(manifest.config.get("language", "")) if manifest else ""
+
+    @property
+    def rows_in(self) -> int:
+        return self.levels[0].rows_in
+
+    @property
+    def rows_out(self) -> int:
+        return self.levels[-1].rows_out
+
+
+def language_name(code: str) -> str:
+    """The English name of a language code; the code itself when it is not a known one."""
+    return LANGUAGES.get(code, code)
+
+
+def language_order(code: str) -> tuple[int, str]:
+    """Japanese, English, then the others by code."""
+    return ({"ja": 0, "en": 1}.get(code, 2), code)
+
+
+def funnels(nodes: Sequence[Node]) -> list[Funnel]:
+    """Every line of stages that counted rows: clean and dedup of one corpus together, any other stage by itself.
+
+    Stages that neither dropped nor counted anything are left out, and so are evaluation, release and report.
+    """
+    by_key = {node.key: node for node in nodes}
+    continued: set[str] = set()
+    found: list[tuple[int, Funnel]] = []
+    for node in reversed(nodes):
+        counts = node.manifest.counts if node.manifest else None
+        if node.key in continued or counts is None or not counts.in_ or node.stage in ("eval", "release", "report"):
+            continue
+        line = [node]
+        while line[0].stage in DOCUMENT_STAGES:
+            before = [by_key[key] for _, key in line[0].parents if by_key[key].stage in DOCUMENT_STAGES]
+            if len(before) != 1 or before[0].manifest is None:
+                break
+            line.insert(0, before[0])
+            continued.add(before[0].key)
+        if len(line) == 1 and not counts.dropped and node.stage not in DOCUMENT_STAGES:
+            continue
+        found.append((nodes.index(line[0]), _funnel(line)))
+    return [funnel for _, funnel in sorted(found, key=lambda item: item[0])]
+
+
+def _funnel(line: Sequence[Node]) -> Funnel:
+    levels: list[Level] = []
+    reasons: list[Reason] = []
+    first = 0
+    for node in line:
+        assert node.manifest is not None
+        counts = node.manifest.counts
+        first = first or counts.in_ or 1
+        levels.append(Level(node, counts.in_, counts.out, counts.out / first))
+        reasons += [
+            Reason(node, reason, rows, rows / (counts.in_ or 1)) for reason, rows in counts.dropped.items() if rows
+        ]
+    reasons.sort(key=lambda item: (-item.rows, item.reason, item.node.label))
+    return Funnel(" → ".join(node.label for node in line), tuple(levels), tuple(reasons))
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """One source of a mixture."""
+
+    name: str
+    language: str
+    share: float | None  # of the token budget
+    records: int
+    tokens: int
+    epochs: float | None
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What a pack artifact feeds to training."""
+
+    node: Node
+    kind: str
+    ingredients: tuple[Ingredient, ...]
+
+    @property
+    def tokens(self) -> int:
+        return sum(item.tokens for item in self.ingredients)
+
+    def bar(self, colour: Mapping[str, str]) -> list[Part]:
+        """The shares as pieces of one bar, a language in one colour."""
+        parts: list[Part] = []
+        for item in self.ingredients:
+            share = (item.tokens / self.tokens if self.tokens else 0.0) if item.share is None else item.share
+            parts.append(Part(share, colour[item.language]))
+        return parts
+
+
+def mixtures(nodes: Sequence[Node]) -> list[Mixture]:
+    """The mixture of every pack artifact in the lineage, in the order they were made."""
+    found: list[Mixture] = []
+    for node in nodes:
+        if node.artifact is None or not _has(node.artifact, "mixture.json"):
+            continue
+        described = node.artifact.read_json("mixture.json")
+        sources: list[Mapping[str, Any]] = list(described.get("sources", ()))
+        weights = [float(source.get("weight") or 0) for source in sources]
+        total = sum(weights)
+        ingredients = [
+            Ingredient(
+                name=str(source.get("name", "?")),
+                language=str(source.get("language", "")),
+                share=weight / total if total else None,
+                records=int(source.get("records") or 0),
+                tokens=int(source.get("tokens") or 0),
+                epochs=None if source.get("epochs") is None else float(source["epochs"]),
+            )
+            for source, weight in zip(sources, weights, strict=True)
+        ]
+        found.append(Mixture(node, str(described.get("kind", "text")), tuple(ingredients)))
+    return found
+
+
+def _has(artifact: Artifact, path: str) -> bool:
+    return any(entry.path == path for entry in artifact.manifest.files)
