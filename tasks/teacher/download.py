@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from tasks.errors import DataFault, HostFault
 from tasks.teacher.config import TeacherConfig
@@ -98,8 +97,4 @@ def _notices(wheels: Sequence[Path]) -> dict[str, bytes]:
 
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
-        return _file_digest(file)
-
-
-def _file_digest(file: BinaryIO) -> str:
-    return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,7 +1,5 @@
 """The stage: fetch, verify, convert, and keep the licence texts beside the weights."""
 
-from pathlib import Path
-
 from tasks.artifact import Artifact, Stage, Workspace
 from tasks.licences import licence, text_of
 from tasks.progress import track
@@ -26,10 +24,10 @@ def prepare(workspace: Workspace, config: TeacherConfig, inputs: dict[str, Artif
         with workspace.unit(UNIT) as unit, track(f"teacher {config.model_name}", 2, unit="parts") as bar:
             fetched = fetch(config)
             bar.advance(1)
-            target = workspace.scratch / "model"
+            target = unit.local_file("model/config.json").parent
             facts = convert(fetched.gguf, target)
-            for file in sorted(target.iterdir()):
-                _move(file, unit.local_file(f"model/{file.name}"))
+            for file in target.iterdir():
+                unit.local_file(f"model/{file.name}")  # announced: the unit takes it over
             notices = fetched.notices | ({terms.text: text_of(terms.text)} if terms.text else {})
             for name, text in sorted(notices.items()):
                 unit.write_bytes(f"notices/{name}", text)
@@ -47,10 +45,6 @@ def prepare(workspace: Workspace, config: TeacherConfig, inputs: dict[str, Artif
             unit.count(1, 1)
             bar.advance(1)
     workspace.note(licences=config.licence, teachers=config.model_name)
-
-
-def _move(source: Path, target: Path) -> None:
-    source.replace(target)
 
 
 TEACHER = Stage(
