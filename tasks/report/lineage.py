@@ -1,6 +1,6 @@
 """Everything behind a report's inputs: the graph of artifacts, parents first, and its picture."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -88,7 +88,7 @@ def _key(fingerprint: str) -> str:
     return f"a-{fingerprint[:12]}"
 
 
-def picture(nodes: list[Node]) -> Markup:
+def picture(nodes: Sequence[Node]) -> Markup:
     """The graph as SVG; each box links to the artifact's row in the table below it."""
     layout = arrange([node.key for node in nodes], {node.key: [key for _, key in node.parents] for node in nodes})
     parts: list[Markup] = [element("title", "Lineage: each box is an artifact, lines run from what it read")]

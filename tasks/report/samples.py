@@ -137,7 +137,7 @@ def _turns(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     if text is not None:
         return [("", text)]
     rest = {key: value for key, value in row.items() if key not in ("unit", "reason", *FACT_FIELDS)}
-    return [("", json.dumps(rest, ensure_ascii=False, sort_keys=True, default=str) if rest else "")]
+    return [("", json.dumps(rest, ensure_ascii=False, sort_keys=True, default=str))] if rest else []
 
 
 def _shown(value: Any) -> str:

@@ -12,6 +12,8 @@ from tasks.artifact import Artifact, Stage, Workspace, produce
 from tasks.config import StageConfig
 from tasks.manifest import MANIFEST
 from tasks.records import CHAT, DOCUMENT, meta_json, table
+from tasks.report.config import ReportConfig
+from tasks.report.report import render
 from tasks.storage import join, storage_for
 
 JA = [
@@ -41,6 +43,12 @@ class ToyConfig(StageConfig):
     seed: int = 17
 
 
+EVIL = (
+    "</pre></script><script>window.pwned=1</script><img src=x onerror=window.pwned=1>"
+    "<svg onload=window.pwned=1></svg>\"' onmouseover=window.pwned=1 x='{{ 7*7 }}{% raw %}"
+    "</style></title></textarea><iframe src=https://evil.example></iframe><a href=javascript:window.pwned=1>x</a>"
+    "\x00\u202e"
+)
 SECONDS = {
     "mirror/tiny": 11.4,
     "clean/tiny-ja": 6.1,
@@ -57,7 +65,7 @@ SECONDS = {
 Body = Callable[[Workspace, dict[str, Artifact]], None]
 
 
-def make(
+def make_artifact(
     store: str, stage: str, name: str, body: Body, inputs: dict[str, Artifact] | None = None, **settings: Any
 ) -> Artifact:
     """An artifact whose stage does whatever `body` does."""
@@ -280,7 +288,7 @@ def build(store: str) -> dict[str, Artifact]:
         with workspace.unit("tokenizer") as unit:
             unit.write_bytes("tokenizer.model", b"spm")
 
-    mirror = make(store, "mirror", "tiny", pages)
+    mirror = make_artifact(store, "mirror", "tiny", pages)
     drops = {
         "ja": {"too_short": 148, "low_hiragana": 39, "wrong_language": 27, "repeated_lines": 12, "ng_words": 4},
         "en": {"too_short": 181, "wrong_language": 33, "symbols": 21, "repeated_lines": 9},
@@ -293,7 +301,7 @@ def build(store: str) -> dict[str, Artifact]:
         "python": {"near_duplicate": 8},
     }
     clean = {
-        code: make(
+        code: make_artifact(
             store,
             "clean",
             f"tiny-{code}",
@@ -304,7 +312,7 @@ def build(store: str) -> dict[str, Artifact]:
         for code in rows
     }
     dedup = {
-        code: make(
+        code: make_artifact(
             store,
             "dedup",
             f"tiny-{code}",
@@ -314,9 +322,9 @@ def build(store: str) -> dict[str, Artifact]:
         )
         for code in rows
     }
-    teacher = make(store, "teacher", "smollm2-135m", teacher_files)
+    teacher = make_artifact(store, "teacher", "smollm2-135m", teacher_files)
     synth = {
-        recipe: make(
+        recipe: make_artifact(
             store,
             "synth",
             f"tiny-{recipe}",
@@ -330,17 +338,17 @@ def build(store: str) -> dict[str, Artifact]:
             ("code", "python", 120, {"does_not_parse": 49, "unchanged": 20}),
         )
     }
-    tokenizer = make(
+    tokenizer = make_artifact(
         store, "tokenizer", "tiny", tokens, {f"documents.{i}": dedup[c] for i, c in enumerate(("ja", "en"))}
     )
-    base_pack = make(
+    base_pack = make_artifact(
         store,
         "pack",
         "tiny-pretrain",
         packed("text", [("web-en", "en", 1.0, 250, 402_118)]),
         {"documents.0": dedup["en"], "tokenizer": tokenizer},
     )
-    cpt_pack = make(
+    cpt_pack = make_artifact(
         store,
         "pack",
         "tiny-cpt",
@@ -357,21 +365,21 @@ def build(store: str) -> dict[str, Artifact]:
         ),
         {**{f"documents.{i}": a for i, a in enumerate([*dedup.values(), *synth.values()])}, "tokenizer": tokenizer},
     )
-    base = make(store, "train", "tiny-pretrain", trained(420, 9.0, 4.6, 2e-3), {"data": base_pack})
-    cpt = make(store, "train", "tiny-cpt", trained(390, 6.1, 3.9, 1e-3), {"data": cpt_pack, "model": base})
-    instruct = make(store, "instruct", "tiny-magpie", chats, {"teacher": teacher})
-    sft_pack = make(
+    base = make_artifact(store, "train", "tiny-pretrain", trained(420, 9.0, 4.6, 2e-3), {"data": base_pack})
+    cpt = make_artifact(store, "train", "tiny-cpt", trained(390, 6.1, 3.9, 1e-3), {"data": cpt_pack, "model": base})
+    instruct = make_artifact(store, "instruct", "tiny-magpie", chats, {"teacher": teacher})
+    sft_pack = make_artifact(
         store,
         "pack",
         "tiny-sft",
         packed("chat", [("magpie", "en", 1.0, 96, 38_112)]),
         {"chats": instruct, "tokenizer": tokenizer},
     )
-    sft = make(store, "train", "tiny-sft", trained(60, 4.4, 3.4, 5e-4), {"data": sft_pack, "model": cpt})
-    scores = make(
+    sft = make_artifact(store, "train", "tiny-sft", trained(60, 4.4, 3.4, 5e-4), {"data": sft_pack, "model": cpt})
+    scores = make_artifact(
         store, "eval", "tiny", evaluated(PROMPTS), {"base": base, "cpt": cpt, "sft": sft, "heldout": cpt_pack}
     )
-    release = make(store, "release", "tiny", released, {"model": sft, "evaluation": scores})
+    release = make_artifact(store, "release", "tiny", released, {"model": sft, "evaluation": scores})
     return {"release": release, "evaluation": scores}
 
 
@@ -384,3 +392,60 @@ def factory_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Artifa
 @pytest.fixture
 def store(tmp_path: Path) -> str:
     return str(tmp_path / "store")
+
+
+@pytest.fixture
+def make() -> Callable[..., Artifact]:
+    """(store, stage, name, body, inputs, **settings) -> an artifact whose stage does whatever `body` does."""
+    return make_artifact
+
+
+@pytest.fixture(name="build")
+def build_fixture() -> Callable[[str], dict[str, Artifact]]:
+    """store -> the inputs of a report on a whole toy run."""
+    return build
+
+
+@pytest.fixture(scope="session")
+def evil() -> str:
+    """Words that try to become markup, script, template or direction."""
+    return EVIL
+
+
+@pytest.fixture
+def hostile(store: str, make: Callable[..., Artifact]) -> dict[str, Artifact]:
+    """A run in which every word from outside is an attack."""
+
+    def clean(workspace: Workspace, inputs: dict[str, Artifact]) -> None:
+        row = dict.fromkeys(DOCUMENT.names, EVIL) | {"language": "ja"}
+        with workspace.unit("0") as unit:
+            unit.write_parquet("docs/0.parquet", table([row | {"id": "1"}, row | {"language": EVIL}], DOCUMENT))
+            unit.count(3, 2)
+            unit.drop(EVIL, row)
+        workspace.note(teachers=[EVIL], licences=[EVIL], versions={EVIL: EVIL}, anything=EVIL)
+
+    def scores(workspace: Workspace, inputs: dict[str, Artifact]) -> None:
+        score = {
+            "task": EVIL,
+            "language": EVIL,
+            "metric": "bits_per_byte",
+            "value": 1.0,
+            "version": EVIL,
+            "backend": EVIL,
+        }
+        with workspace.unit("0") as unit:
+            unit.write_json("scores.json", [score | {"model": "base"}, score | {"model": EVIL}])
+            lines = [{"model": m, "prompt": EVIL, "answer": EVIL, "reference": EVIL} for m in ("base", EVIL)]
+            unit.write_bytes("generations.jsonl", "\n".join(map(json.dumps, lines)).encode())
+            source = {"name": EVIL, "language": EVIL, "weight": 1.0, "tokens": 5, "records": 1, "epochs": 1}
+            unit.write_json("mixture.json", {"kind": EVIL, "sources": [source]})
+            unit.write_bytes("metrics.jsonl", b'{"step": 1, "loss": 2.0}\n')
+
+    synth = make(store, "synth", "evil", clean, language="ja")
+    return {"evaluation": make(store, "eval", "evil", scores, {"documents": synth})}
+
+
+@pytest.fixture
+def hostile_html(hostile: dict[str, Artifact]) -> str:
+    """The page about the hostile run."""
+    return render(ReportConfig(title=EVIL[:120], warnings=(EVIL,), before="base", after=EVIL), hostile)
