@@ -9,6 +9,9 @@ export TOKENIZERS_PARALLELISM = false
 export NESTLING_ACCEPT_GEMMA_TERMS ?=
 
 .DEFAULT_GOAL := help
+HOST ?= 127.0.0.1
+PORT ?= 4200
+
 .PHONY: help install vllm check format test test-slow demo ui ui-down bench docs clean
 
 help: ## these lines
@@ -46,6 +49,12 @@ test-slow: install vllm ## minutes-long proofs: kills, browser, real servers
 demo: install ## the whole tiny factory: raw pages in, an evaluated chat model and its report out
 	@$(MAKE) --no-print-directory vllm
 	$(BIN)/python -m flows factory tiny $(ARGS)
+
+ui: install ## the Prefect UI with every deployment, a worker and the automations; Ctrl-C stops all of it
+	@$(BIN)/python -m flows.server up --host $(HOST) --port $(PORT)
+
+ui-down: install ## stop a `make ui` that runs elsewhere
+	@$(BIN)/python -m flows.server down
 
 clean: ## remove caches of tools (never artifacts)
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -15,6 +15,7 @@ from tasks.catalog import Verdict, explain
 from tasks.config import StageConfig
 
 Outputs = Mapping[str, "Step"]
+NOTHING: Outputs = {}
 DEFAULT = "main"  # the output meant by FLOW/PRESET without `:OUTPUT`
 
 
@@ -86,52 +87,73 @@ class Resolver:
             )
         return presets[preset].with_changes(self._changes.get((flow, preset), {}))
 
-    def step(self, reference: str) -> "Step | str":
-        """The step behind a reference; a URL (or a path) of a finished artifact is returned as it is."""
+    def step(self, reference: str, siblings: Outputs = NOTHING) -> "Step | str":
+        """The step behind a reference; a URL (or a path) of a finished artifact is returned as it is.
+
+        Args:
+            siblings: what the flow has made so far; `:OUTPUT` names one of these.
+        """
         if "://" in reference or reference.startswith(("/", ".")):
             return reference
         flow, _, rest = reference.partition("/")
         preset, _, output = rest.partition(":")
-        outputs = self.outputs(flow, preset)
+        outputs = self.outputs(flow, preset) if not reference.startswith(":") else siblings
+        output = reference[1:] if reference.startswith(":") else output
         if (output or DEFAULT) not in outputs:
             raise ValueError(
-                f"reference {reference!r}: {flow}/{preset} has no output {output or DEFAULT!r}, "
-                f"it has {', '.join(outputs)}. Name one of these after the colon."
+                f"reference {reference!r}: there is no output {output or DEFAULT!r}, only {', '.join(outputs)}. "
+                "Name one of these after the colon."
             )
         return outputs[output or DEFAULT]
 
-    def parents(self, config: StageConfig, **given: Step) -> dict[str, "Step | str"]:
-        """The resolved inputs of a config: role -> step; a tuple of references becomes role.0, role.1, …
-
-        Args:
-            given: roles whose step the flow makes itself; their references are not looked up.
-        """
-        found: dict[str, Step | str] = dict(given)
+    def parents(self, config: StageConfig, siblings: Outputs = NOTHING) -> dict[str, "Step | str"]:
+        """The resolved inputs of a config: role -> step; a tuple of references becomes role.0, role.1, …"""
+        found: dict[str, Step | str] = {}
         for role, reference in config.inputs().items():
-            if role in given:
-                continue
             if isinstance(reference, str):
-                found[role] = self.step(reference)
+                found[role] = self.step(reference, siblings)
             else:
-                found |= {f"{role}.{i}": self.step(item) for i, item in enumerate(reference)}
+                found |= {f"{role}.{i}": self.step(item, siblings) for i, item in enumerate(reference)}
         return found
 
 
-def walk(steps: Outputs) -> Iterator[Step]:
-    """Every step reachable from the outputs, parents before children, each once."""
+def walk(steps: Outputs) -> list[Step]:
+    """Every step reachable from the outputs, parents before children, each once.
+
+    Steps that read the same teacher follow each other where they can, so that its server starts once.
+    """
+    waiting = list(_depth_first(steps))
+    done: set[int] = set()
+    order: list[Step] = []
+    while waiting:
+        ready = (step for step in waiting if all(id(parent) in done for parent in _parent_steps(step)))
+        first = next(ready)
+        teacher = order[-1].parents.get("teacher") if order else None
+        alike = (step for step in ready if step.parents.get("teacher") is teacher)
+        if teacher is not None and first.parents.get("teacher") is not teacher:
+            first = next(alike, first)
+        waiting.remove(first)
+        done.add(id(first))
+        order.append(first)
+    return order
+
+
+def _depth_first(steps: Outputs) -> Iterator[Step]:
     seen: set[int] = set()
 
     def visit(step: Step) -> Iterator[Step]:
-        if id(step) in seen:
-            return
-        seen.add(id(step))
-        for parent in step.parents.values():
-            if isinstance(parent, Step):
+        if id(step) not in seen:
+            seen.add(id(step))
+            for parent in _parent_steps(step):
                 yield from visit(parent)
-        yield step
+            yield step
 
     for step in steps.values():
         yield from visit(step)
+
+
+def _parent_steps(step: Step) -> list[Step]:
+    return [parent for parent in step.parents.values() if isinstance(parent, Step)]
 
 
 def check_machine(steps: Outputs) -> None:

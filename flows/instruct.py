@@ -19,7 +19,7 @@ def build(resolver: Resolver, preset: str, config: InstructFlowConfig) -> Output
     for output, recipe in config.recipes.items():
         parents = resolver.parents(recipe)
         outputs[output] = Step(f"{preset}-{output}", INSTRUCT_STAGE, make_conversations, recipe, parents)
-    parents = resolver.parents(config.pack)
+    parents = resolver.parents(config.pack, outputs)
     outputs["main"] = Step(f"{preset}-chat", PACK_STAGE, pack_records, config.pack, parents)
     return outputs
 

