@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from tasks.artifact import Artifact
-from tasks.manifest import MANIFEST, Manifest, ParentRef
+from tasks.lineage import lineage
+from tasks.manifest import Manifest
 from tasks.report.charts import compact, element, number, shorten, size
 from tasks.report.layout import BOX_HEIGHT, BOX_WIDTH, arrange
-from tasks.storage import join, storage_for
 
 KINDS = {
     **dict.fromkeys(("mirror", "clean", "dedup", "synth", "instruct", "pack", "tokenizer"), "data"),
@@ -26,8 +26,8 @@ class Node:
     stage: str
     name: str
     fingerprint: str
-    url: str
     parents: tuple[tuple[str, str], ...]  # (role, key)
+    stale: tuple[str, ...]  # roles of parents that hold other content now than when this was made
     artifact: Artifact | None
 
     @property
@@ -43,49 +43,23 @@ def trace(inputs: Mapping[str, Artifact]) -> list[Node]:
     """The inputs and all their ancestors, each artifact once, parents before children, in an order that depends on
     nothing but the graph. A parent that cannot be read any more is kept as a node without artifact."""
     nodes: dict[str, Node] = {}
-
-    def visit(artifact: Artifact) -> str:
-        manifest = artifact.manifest
-        key = _key(manifest.fingerprint)
-        if key in nodes:
-            return key
-        parents: list[tuple[str, str]] = []
-        for role, parent in sorted(manifest.parents.items()):
-            if _key(parent.fingerprint) not in nodes:
-                found = _open(parent)
-                if found is None:
-                    missing = _absent(parent)
-                    nodes[missing.key] = missing
-                else:
-                    visit(found)
-            parents.append((role, _key(parent.fingerprint)))
-        nodes[key] = Node(
-            key, manifest.stage, manifest.name, manifest.fingerprint, artifact.url, tuple(parents), artifact
-        )
-        return key
-
     for _, artifact in sorted(inputs.items()):
-        visit(artifact)
+        graph = lineage(artifact.url)
+        keys = {node.url: f"a-{node.fingerprint[:12]}" for node in graph.nodes}
+        for node in graph.nodes:
+            edges = [edge for edge in graph.edges if edge.child == node.url]
+            found = Node(
+                key=keys[node.url],
+                stage=node.stage,
+                name=node.name,
+                fingerprint=node.fingerprint,
+                parents=tuple(sorted((edge.role, keys[edge.parent]) for edge in edges)),
+                stale=tuple(sorted(edge.role for edge in edges if edge.is_stale)),
+                artifact=Artifact(node.url, node.manifest) if node.manifest else None,
+            )
+            if found.artifact is not None or found.key not in nodes:
+                nodes[found.key] = found
     return list(nodes.values())
-
-
-def _open(parent: ParentRef) -> Artifact | None:
-    """The parent by its manifest alone: its files are verified when they are read."""
-    try:
-        manifest = Manifest.from_json(storage_for(parent.url).read(join(parent.url, MANIFEST)))
-    except (OSError, ValueError):
-        return None
-    return Artifact(parent.url, manifest) if manifest.fingerprint == parent.fingerprint else None
-
-
-def _absent(parent: ParentRef) -> Node:
-    above, _, folder = parent.url.rstrip("/").rpartition("/")
-    name = folder.rpartition("-")[0] or folder
-    return Node(_key(parent.fingerprint), above.rpartition("/")[2], name, parent.fingerprint, parent.url, (), None)
-
-
-def _key(fingerprint: str) -> str:
-    return f"a-{fingerprint[:12]}"
 
 
 def picture(nodes: Sequence[Node]) -> Markup:

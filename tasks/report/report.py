@@ -184,10 +184,17 @@ def programs() -> list[tuple[str, str]]:
 
 
 def _warnings(nodes: Sequence[Node]) -> list[str]:
+    said: list[str] = []
     absent = [node.label for node in nodes if node.artifact is None]
-    if not absent:
-        return []
-    return [f"Part of the lineage cannot be read any more, so figures below leave it out: {', '.join(absent)}."]
+    if absent:
+        said.append(f"Part of the lineage cannot be read any more, so figures below leave it out: {', '.join(absent)}.")
+    labels = {node.key: node.label for node in nodes}
+    stale = [
+        f"{labels[key]} (read by {node.label})" for node in nodes for role, key in node.parents if role in node.stale
+    ]
+    if stale:
+        said.append(f"Made again since, with other content than what was read then: {', '.join(stale)}.")
+    return said
 
 
 def _versions(nodes: Sequence[Node]) -> list[tuple[str, str]]:

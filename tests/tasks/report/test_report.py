@@ -207,7 +207,7 @@ def test_text_and_marks_can_be_seen_in_both_themes(theme):
     for ground in ("page", "card"):
         for name in ("ink", "soft", "link", "c1", "c2"):
             assert _contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
-        for name in ("before", "after", "kept", "c0", "c1", "c2", "c3", "c4", "c5"):
+        for name in ("before", "after", "kept", "lost", "c0", "c1", "c2", "c3", "c4", "c5"):
             assert _contrast(colours[name], colours[ground]) >= 3, (name, ground)
     assert _contrast(colours["ink"], colours["warn"]) >= 4.5
     assert _contrast(colours["ink"], colours["sunk"]) >= 4.5
