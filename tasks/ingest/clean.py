@@ -1,0 +1,151 @@
+"""Raw pages to clean documents of one language: decode, extract, normalise, identify, judge; each drop has a reason."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from tasks.artifact import Artifact, Stage, Unit, Workspace
+from tasks.errors import HostFault
+from tasks.ingest.config import CleanConfig
+from tasks.ingest.extract import Extractor, die_with
+from tasks.ingest.filters import FILTERS
+from tasks.ingest.language import identify
+from tasks.ingest.languages import LANGUAGES
+from tasks.ingest.text import Text
+from tasks.progress import track
+from tasks.records import DOCUMENT, document_id, meta_json, table
+from tasks.shards import read_batches
+
+Verdict = tuple[dict[str, Any] | None, str, str]  # (document, "", "") or (None, reason, what is kept of the text)
+
+
+def run(workspace: Workspace, config: CleanConfig, inputs: dict[str, Artifact]) -> None:
+    """Write docs/*.parquet, one for each shard of pages, by `workers` processes. Their number changes nothing."""
+    pages = inputs["pages"]
+    shards = {entry.path: entry.rows or 0 for entry in pages.files("pages/")}
+    todo = [path for path in shards if workspace.unit_record(path) is None]
+    workers = min(config.workers or os.cpu_count() or 1, len(todo))
+    with track(f"clean {workspace.name}", sum(shards.values()), "pages") as bar:
+        bar.resume(sum(rows for path, rows in shards.items() if path not in todo))
+        if workers <= 1:
+            for path in todo:
+                clean_shard(workspace, config, pages.file_url(path), path)
+                bar.advance(shards[path])
+            return
+        with _pool(workers) as pool:
+            running = {pool.submit(clean_shard, workspace, config, pages.file_url(path), path): path for path in todo}
+            try:
+                for done in as_completed(running):
+                    done.result()
+                    bar.advance(shards[running[done]])
+            except BrokenProcessPool as error:
+                raise HostFault(
+                    f"a worker of clean {workspace.name} was killed ({workers} workers): usually memory ran out. "
+                    "Finished shards are kept. Set workers or the shard_bytes of the mirror lower, and run again."
+                ) from error
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+
+def clean_shard(workspace: Workspace, config: CleanConfig, url: str, path: str) -> None:
+    """One shard of pages to one shard of documents: a unit of work. Memory holds the documents and 1,024 pages."""
+    documents: list[dict[str, Any]] = []
+    extraction = Extractor(config.extract_timeout_s, config.skip_elements, config.main_content)
+    with workspace.unit(path) as unit, extraction as extractor:
+        for page in _rows(url):
+            unit.count(rows_in=1)
+            document, reason, kept = clean_page(page, config, extractor)
+            if document is None:
+                _drop(unit, page, reason, kept)
+            else:
+                documents.append(document)
+        unit.count(rows_out=len(documents))
+        unit.write_parquet(f"docs/{path.removeprefix('pages/')}", table(documents, DOCUMENT))
+
+
+def clean_page(page: dict[str, Any], config: CleanConfig, extractor: Extractor) -> Verdict:
+    """The document of a page, or the first reason why there is none. Pure but for the extractor's time limit."""
+    pack = LANGUAGES[config.language]
+    hint = page["language_hint"]
+    if hint and hint != pack.code:
+        return None, f"language:{hint}", ""
+    if page["content_type"].split(";")[0].strip().lower() not in pack.content_types:
+        return None, "content_type", page["content_type"]
+    found = extractor.extract(page["content"], page["content_type"])
+    if found.reason:
+        return None, found.reason, found.detail
+    raw = pack.normalise(found.text)
+    if not raw.strip():
+        return None, "empty", ""
+    text = Text(raw)
+    if reason := _other_language(text, config, pack.label) or judge(text, config):
+        return None, reason, raw
+    return _document(page, config, raw, {"encoding": found.encoding, "title": pack.normalise(found.title)}), "", ""
+
+
+def judge(text: Text, config: CleanConfig) -> str | None:
+    """The first reason of the filters to drop a text, or None to keep it."""
+    reasons = (FILTERS[name].judge(text, rules) for name, rules in config.applied().items())
+    return next((reason for reason in reasons if reason), None)
+
+
+def _other_language(text: Text, config: CleanConfig, label: str) -> str | None:
+    if not label:
+        return None
+    found = identify(text, min_kana_fraction=config.min_kana_fraction, min_probability=config.min_language_probability)
+    return None if found == label else f"language:{found}"
+
+
+def _document(page: dict[str, Any], config: CleanConfig, text: str, facts: dict[str, str]) -> dict[str, Any]:
+    return {
+        "id": document_id(page["source"], page["url"], text),
+        "text": text,
+        "url": page["url"],
+        "source": page["source"],
+        "language": config.language,
+        "licence": page["licence"],
+        "crawl_time": page["crawl_time"],
+        "meta": meta_json(**{name: value for name, value in facts.items() if value}),
+    }
+
+
+def _drop(unit: Unit, page: dict[str, Any], reason: str, kept: str) -> None:
+    unit.drop(reason, {"id": page["id"], "url": page["url"], "source": page["source"], "text": kept})
+
+
+def _rows(url: str) -> Iterator[dict[str, Any]]:
+    for batch in read_batches(url):
+        for index in range(batch.num_rows):
+            yield {name: column[index].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
+    return ProcessPoolExecutor(workers, context, initializer=_be_a_worker, initargs=(os.getpid(),))
+
+
+def _be_a_worker(parent: int) -> None:
+    die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and with it this process
+
+
+CLEAN = Stage(
+    name="clean",
+    version="1",
+    run=run,
+    code=(
+        "tasks.ingest.clean",
+        "tasks.ingest.decode",
+        "tasks.ingest.extract",
+        "tasks.ingest.filters",
+        "tasks.ingest.language",
+        "tasks.ingest.languages",
+        "tasks.ingest.text",
+        "tasks.records",
+        "tasks.shards",
+    ),
+)

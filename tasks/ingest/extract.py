@@ -1,0 +1,122 @@
+"""HTML to text in a process of its own, which is killed when a page takes too long or too much memory.
+
+A page of a few hundred kilobytes can keep any extractor busy for minutes, or crash it. Such a page is a reject with a
+reason; the pages after it are not touched.
+"""
+
+import ctypes
+import json
+import multiprocessing
+import os
+import resource
+import signal
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from resiliparse.extract.html2text import extract_plain_text
+from resiliparse.parse.html import HTMLTree
+
+from tasks.ingest.decode import decode
+
+MEMORY_BYTES = 4 << 30  # address space of the extractor
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Text of a page with the facts found on the way; `reason` is set, and text empty, when there is none."""
+
+    text: str = ""
+    title: str = ""
+    encoding: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass
+class Extractor:
+    """Turns pages into text in a child process. Use it in `with`; one at a time per worker."""
+
+    timeout_s: float
+    skip_elements: tuple[str, ...] = ()
+    main_content: bool = True
+    _child: Any = field(default=None, init=False)
+    _pipe: Any = field(default=None, init=False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def extract(self, content: bytes, content_type: str) -> Extracted:
+        """The text of a page; reasons are `garbage`, `extract_timeout` and `extract_crash`. Empty text is no reason."""
+        pipe = self._pipe or self._start()
+        options = {"content_type": content_type, "skip": self.skip_elements, "main_content": self.main_content}
+        try:
+            pipe.send_bytes(json.dumps(options).encode())
+            pipe.send_bytes(content)
+            if not pipe.poll(self.timeout_s):
+                self._stop()
+                return Extracted(reason="extract_timeout", detail=f"longer than {self.timeout_s:g} s")
+            return Extracted(**json.loads(pipe.recv_bytes()))
+        except (EOFError, OSError) as error:
+            code = self._stop()
+            return Extracted(reason="extract_crash", detail=f"{type(error).__name__}, exit code {code}")
+
+    def _start(self) -> Any:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        self._child = context.Process(target=serve, args=(theirs, os.getpid()), daemon=True)
+        self._child.start()
+        theirs.close()
+        self._pipe = ours
+        return ours
+
+    def _stop(self) -> int | None:
+        if self._pipe is None:
+            return None
+        self._pipe.close()
+        self._child.kill()
+        self._child.join()
+        code = self._child.exitcode
+        self._child.close()
+        self._child = self._pipe = None
+        return code
+
+
+def serve(pipe: Any, parent: int) -> None:
+    """The child: answers one page after the other until its parent is gone."""
+    die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while True:
+        try:
+            options = json.loads(pipe.recv_bytes())
+            content = pipe.recv_bytes()
+        except EOFError:
+            return
+        pipe.send_bytes(json.dumps(page_text(content, **options).__dict__).encode("utf-8", "surrogatepass"))
+
+
+def page_text(content: bytes, content_type: str, skip: tuple[str, ...] = (), main_content: bool = True) -> Extracted:
+    """Decode and extract one page, without any limit: what the child process does."""
+    decoded = decode(content, content_type)
+    if decoded is None:
+        return Extracted(reason="garbage", detail=f"{len(content):,} bytes that are not text")
+    if not content_type.startswith(("text/html", "application/xhtml")):
+        return Extracted(decoded.text, encoding=decoded.encoding)
+    tree = HTMLTree.parse(decoded.text)
+    text = extract_plain_text(tree, main_content=main_content, skip_elements=list(skip) or None)
+    return Extracted(text, (tree.title or "").strip(), decoded.encoding)
+
+
+def die_with(parent: int) -> None:
+    """Ask the kernel to kill this process when its parent dies, so that a killed run leaves nothing behind."""
+    try:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    except (OSError, AttributeError):
+        return  # not Linux: the child ends when its pipe does
+    if os.getppid() != parent:
+        os._exit(1)

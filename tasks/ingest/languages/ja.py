@@ -1,0 +1,40 @@
+"""Japanese."""
+
+import re
+import unicodedata
+
+from tasks.ingest.filters.character_ngrams import CharacterNgramRules
+from tasks.ingest.filters.duplication import DuplicationRules
+from tasks.ingest.filters.japanese import JapaneseRules
+from tasks.ingest.filters.length import LengthRules
+from tasks.ingest.filters.sentences import SentenceRules
+from tasks.ingest.languages.pack import LanguagePack, tidy
+
+# Full-width digits and letters become ASCII, half-width katakana full-width. Punctuation stays as the writer chose it,
+# and so do ①, ㈱ and ～, which NFKC would turn into other words.
+_WIDTH = {
+    code: code - 0xFEE0 for r in (range(0xFF10, 0xFF1A), range(0xFF21, 0xFF3B), range(0xFF41, 0xFF5B)) for code in r
+}
+_HALF_KATAKANA = re.compile("[\uff61-\uff9f]+")
+
+
+def normalise(text: str) -> str:
+    """`tidy`, with one width for digits, letters and katakana."""
+    wide = _HALF_KATAKANA.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text.translate(_WIDTH))
+    return tidy(wide)
+
+
+PACK = LanguagePack(
+    code="ja",
+    name="Japanese",
+    content_types=("text/html", "application/xhtml+xml", "text/plain"),
+    label="ja",
+    normalise=normalise,
+    filters={  # Swallow Corpus v1
+        "length": LengthRules(),
+        "japanese": JapaneseRules(),
+        "sentences": SentenceRules(),
+        "duplication": DuplicationRules(max_sentences=0.30, max_sentence_chars=0.20),
+        "character_ngrams": CharacterNgramRules(),
+    },
+)
