@@ -11,7 +11,8 @@ import pytest
 
 from tasks.artifact import Artifact, Stage, produce
 from tasks.config import StageConfig
-from tasks.pack.config import TokenizerConfig
+from tasks.pack.config import PackConfig, SourceShare, TokenizerConfig
+from tasks.pack.mixture import PACK
 from tasks.pack.tokenizer import TOKENIZER
 from tasks.records import CHAT, DOCUMENT, document_id, table
 
@@ -75,3 +76,20 @@ def make_tokenizer(store: Path, vocab_size: int = 400, texts: Sequence[str] = ()
     artifact = make_artifact(store, "tokenizer-text", {"train/00000.parquet": rows})
     config = TokenizerConfig(vocab_size=vocab_size, sample_bytes=10**7)
     return produce(str(store), TOKENIZER, "test", config, {"documents.0": artifact})
+
+
+def make_pack(store: Path, tokenizer: Artifact, sources: Mapping[str, Rows], **changes) -> Artifact:
+    """A pack artifact of one document artifact (or conversations, kind="chat") a source."""
+    schema = CHAT if changes.get("kind") == "chat" else DOCUMENT
+    shares = tuple(
+        SourceShare(name=name, language="en", input=i, weight=1 + i, max_epochs=100) for i, name in enumerate(sources)
+    )
+    inputs = {"tokenizer": tokenizer}
+    for i, (name, rows) in enumerate(sources.items()):
+        half = len(rows) // 2 or 1
+        files = {"train/00000.parquet": rows[:half], "train/00001.parquet": rows[half:]}
+        inputs[f"documents.{i}"] = make_artifact(
+            store, name, {path: part for path, part in files.items() if part}, schema
+        )
+    config = PackConfig(**({"kind": "text", "sources": shares, "total_tokens": None} | changes))
+    return produce(str(store), PACK, "test", config, inputs)

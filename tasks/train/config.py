@@ -1,0 +1,199 @@
+"""What a training run can be told."""
+
+import glob
+import os
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from model.config import MeshConfig, OptimizerConfig
+from model.families import decoder_config
+from tasks.config import StageConfig, input_field, operational_field
+from tasks.errors import ConfigError
+
+
+class MeshShape(BaseModel):
+    """Devices along each mesh axis; their product is the number of devices of the run."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: int = Field(default=1, ge=1, description="Copies of the weights; each takes its part of the batch.")
+    fsdp: int = Field(default=1, ge=1, description="Parts of each weight and of the optimizer state (ZeRO-3).")
+    tensor: int = Field(default=1, ge=1, description="Parts of heads, mlp and vocabulary within a layer.")
+
+    def to_model(self) -> MeshConfig:
+        """The same for `model/`."""
+        return MeshConfig(data=self.data, fsdp=self.fsdp, tensor=self.tensor)
+
+
+class TrainConfig(StageConfig):
+    """One training run: pre-training, continued pre-training or supervised fine-tuning."""
+
+    data: str = input_field("Training records (a pack artifact).", default="")
+    base: str = input_field("Model to start from (a train or teacher artifact); empty starts from random.", default="")
+    tokenizer: str = input_field("Tokenizer; empty takes the one that the records were counted with.", default="")
+
+    model: str = Field(description="family/size, for example gemma2/27b; see model/families.")
+    kind: Literal["next_token", "sft"] = Field(
+        description="next_token learns every token of documents; sft learns the answers of conversations."
+    )
+    seq_len: int = Field(gt=1, description="Tokens in one row.")
+    batch_tokens: int = Field(gt=0, description="Tokens in one optimizer step, over all devices.")
+    total_tokens: int | None = Field(default=None, gt=0, description="Tokens in the whole run; or give epochs.")
+    epochs: float | None = Field(
+        default=None, gt=0, description="Times the mixture's whole budget; or give total_tokens."
+    )
+    peak_lr: float = Field(gt=0, lt=1, description="Learning rate after warm-up.")
+    min_lr_fraction: float = Field(default=0.1, ge=0, le=1, description="Last learning rate as a fraction of peak_lr.")
+    warmup_fraction: float = Field(default=0.0, ge=0, lt=1, description="Part of all steps in which the rate rises.")
+    warmup_steps: int | None = Field(
+        default=None, ge=0, description="Steps in which the rate rises; wins over the fraction."
+    )
+    schedule: Literal["cosine", "wsd", "constant"] = Field(
+        default="cosine", description="Shape of the learning rate after warm-up; wsd stays and falls at the end."
+    )
+    decay_fraction: float = Field(default=0.2, gt=0, le=1, description="Part of all steps in which wsd falls.")
+    beta2: float = Field(default=0.95, gt=0, lt=1, description="Decay of Adam's second moment, per step.")
+    weight_decay: float = Field(default=0.1, ge=0, description="Decoupled weight decay, times the learning rate.")
+    clip_norm: float = Field(default=1.0, ge=0, description="Global norm to which gradients are cut; 0 never cuts.")
+    z_loss: float = Field(default=0.0, ge=0, description="Weight of logsumexp(logits)^2; PaLM used 1e-4.")
+    loss_turns: Literal["all", "last"] = Field(
+        default="all", description="sft: learn every answer of a conversation, or only its last."
+    )
+    neftune_alpha: float = Field(
+        default=0.0, ge=0, description="sft: noise on embeddings, alpha / sqrt(tokens x width); 0 is none, 5 is usual."
+    )
+    streams: int = Field(
+        default=1, ge=1, description="Parts of the data packed apart; hosts share them, so it bounds their number."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="Type of activations; weights and their moments stay float32."
+    )
+    export_dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the released weights.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Of initial weights, order of documents, and noise.")
+
+    micro_batches: int = operational_field(
+        "Parts of a batch computed one after another to save memory.", default=1, ge=1
+    )
+    remat: Literal["none", "full"] = operational_field(
+        "Whether the backward pass computes activations again to save memory.", default="none"
+    )
+    mesh: MeshShape = operational_field("Devices of the run.", default=MeshShape())
+    needs: str = operational_field("Accelerator without which the run makes no sense, e.g. tpu v6e-256.", default="")
+    launcher: Literal["local"] = operational_field("What starts the trainer.", default="local")
+    save_every_steps: int = operational_field("Steps between checkpoints.", default=500, ge=1)
+    keep: int = operational_field("Newest checkpoints to keep.", default=3, ge=1)
+    allow_rollback: bool = operational_field(
+        "Resume from an older checkpoint when the newest is damaged or gone.", default=False
+    )
+    preempt_budget: int = operational_field(
+        "Pre-emptions in a row without progress before giving up.", default=20, ge=0
+    )
+    fault_budget: int = operational_field(
+        "Host faults or kills in a row without progress before giving up.", default=3, ge=0
+    )
+    log_every: int = operational_field("Steps between lines of the trainer's log.", default=10, ge=1)
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        if (self.total_tokens is None) == (self.epochs is None):
+            raise ValueError(
+                f"total_tokens={self.total_tokens} and epochs={self.epochs}: the length of a run is said once. "
+                "Give one of them and leave the other empty."
+            )
+        if self.batch_tokens % self.seq_len:
+            raise ValueError(
+                f"batch_tokens={self.batch_tokens:,} is not a multiple of seq_len={self.seq_len:,}: a batch is whole "
+                "rows. "
+                f"Use {max(1, self.batch_tokens // self.seq_len) * self.seq_len:,}."
+            )
+        for name, parts in (
+            ("streams", self.streams),
+            ("micro_batches", self.micro_batches),
+            ("mesh", self._row_parts),
+        ):
+            if self.rows % parts:
+                raise ValueError(
+                    f"{name} cuts {self.rows} rows (batch_tokens / seq_len) into {parts} parts: the parts must be "
+                    "equal. "
+                    f"Use a divisor of {self.rows}, or change batch_tokens."
+                )
+        if self.total_tokens is not None and self.total_tokens < self.batch_tokens:
+            raise ValueError(
+                f"total_tokens={self.total_tokens:,} is less than one step of {self.batch_tokens:,}: nothing would be "
+                "learnt. Use more tokens or a smaller batch_tokens."
+            )
+        longest = decoder_config(self.model).max_seq_len
+        if self.seq_len > longest:
+            raise ValueError(
+                f"seq_len={self.seq_len:,} is longer than {self.model} is meant for ({longest:,}): positions beyond "
+                "it were "
+                f"never published. Use at most {longest:,}."
+            )
+        if self.kind == "next_token" and (self.neftune_alpha or self.loss_turns != "all"):
+            raise ValueError(
+                f"neftune_alpha={self.neftune_alpha}, loss_turns={self.loss_turns!r} with kind='next_token': both are "
+                "about "
+                "conversations. Use kind='sft', or leave them out."
+            )
+        return self
+
+    @property
+    def rows(self) -> int:
+        """Rows in a batch."""
+        return self.batch_tokens // self.seq_len
+
+    @property
+    def _row_parts(self) -> int:
+        return self.mesh.data * self.mesh.fsdp
+
+    def steps(self, mixture_tokens: int) -> int:
+        """Optimizer steps of the run over a mixture with this budget."""
+        total = self.total_tokens if self.total_tokens is not None else round((self.epochs or 0) * mixture_tokens)
+        return max(1, total // self.batch_tokens)
+
+    def optimizer(self, steps: int) -> OptimizerConfig:
+        """The optimizer of a run of so many steps."""
+        warmup = self.warmup_steps if self.warmup_steps is not None else round(self.warmup_fraction * steps)
+        return OptimizerConfig(
+            peak_lr=self.peak_lr,
+            total_steps=steps,
+            schedule=self.schedule,
+            warmup_steps=warmup,
+            final_lr_fraction=self.min_lr_fraction,
+            decay_fraction=self.decay_fraction,
+            beta2=self.beta2,
+            weight_decay=self.weight_decay,
+            clip_norm=self.clip_norm,
+            z_loss=self.z_loss,
+        )
+
+    def check_machine(self) -> None:
+        """Stop before the first byte when the accelerator is not here.
+
+        Raises:
+            ConfigError: with what is needed, what is here, and what runs here.
+        """
+        if not self.needs:
+            return
+        kind = self.needs.split()[0].lower()
+        here = _accelerators()
+        if kind not in here:
+            raise ConfigError(
+                f"{self.model} with batch_tokens={self.batch_tokens:,} needs {self.needs}; this machine has "
+                f"{os.cpu_count()} CPU cores and {' and '.join(here) if here else 'no accelerator'}. On it the run "
+                "would take "
+                "years. Run it on a machine (or work pool) that has one, or use the preset `tiny` of the same flow, "
+                "which "
+                "runs here in minutes; --set needs='' insists."
+            )
+
+
+def _accelerators() -> list[str]:
+    """Kinds of accelerators that the kernel shows; JAX is not asked, because it would take them."""
+    found: list[str] = []
+    if glob.glob("/dev/accel*") or os.environ.get("TPU_WORKER_ID") is not None:
+        found.append("tpu")
+    if glob.glob("/dev/nvidia[0-9]*"):
+        found.append("gpu")
+    return found
