@@ -1,10 +1,14 @@
 """Knobs of a release."""
 
+import hashlib
 import re
+from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator
 
 from tasks.config import StageConfig, input_field
+from tasks.errors import ConfigError
 
 DEFAULT_RISKS = (
     "The model repeats what its training texts say, errors and prejudices included, and it invents facts. It was not "
@@ -30,7 +34,7 @@ class ReleaseConfig(StageConfig):
         default={},
         description="File name -> local path of licence texts that the lineage does not bring, as LICENSE-LLAMA.",
     )
-    proof_prompts: tuple[str, ...] = Field(
+    proof_texts: tuple[str, ...] = Field(
         default=("To install a package, run", "日本語の文書では、", "def main():"),
         min_length=1,
         description="Texts that transformers and vLLM must continue exactly as our decoder does.",
@@ -41,6 +45,11 @@ class ReleaseConfig(StageConfig):
     )
     proof_tokens: int = Field(default=32, gt=0, le=256, description="New tokens compared for each prompt.")
     serve: bool = Field(default=True, description="Prove that vLLM serves the model too; off: transformers only.")
+
+    def semantic(self) -> dict[str, Any]:
+        """Licence texts count by their content, not by where they lie."""
+        digests = {name: hashlib.sha256(_read(place)).hexdigest() for name, place in self.licence_files.items()}
+        return super().semantic() | {"licence_files": digests}
 
     @field_validator("model_name")
     @classmethod
@@ -59,3 +68,13 @@ class ReleaseConfig(StageConfig):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
                 raise ValueError(f"licence_files key {name!r} is not a plain file name: it is placed in LICENSES/.")
         return files
+
+
+def _read(place: str) -> bytes:
+    try:
+        return Path(place).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"licence_files names {place}, which cannot be read ({error.strerror}): the text of a licence goes with "
+            "the release. Correct the path, or fetch the text from where the licence is published."
+        ) from error

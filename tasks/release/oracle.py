@@ -27,6 +27,8 @@ def main(request_path: str, answer_path: str) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         directory, dtype=torch.float32, attn_implementation="eager"
     ).eval()
+    # Greedy, and no end of text: all tokens are compared, past the end of an answer too.
+    model.generation_config = transformers.GenerationConfig(do_sample=False, pad_token_id=tokenizer.pad_token_id)
     arrays: dict[str, Any] = {}
     with torch.inference_mode():
         for i, prompt in enumerate(request["prompts"]):
@@ -39,14 +41,9 @@ def main(request_path: str, answer_path: str) -> None:
             out = model.generate(
                 torch.tensor([prompt["ids"]]),
                 attention_mask=torch.ones(1, len(prompt["ids"]), dtype=torch.long),
-                generation_config=transformers.GenerationConfig(
-                    do_sample=False,
-                    max_new_tokens=request["max_new_tokens"],
-                    eos_token_id=None,  # all tokens are compared, past the end of an answer too
-                    pad_token_id=tokenizer.pad_token_id,
-                    output_logits=True,
-                    return_dict_in_generate=True,
-                ),
+                max_new_tokens=request["max_new_tokens"],
+                output_logits=True,
+                return_dict_in_generate=True,
             )
             arrays[f"ids_{i}"] = np.asarray(ids, np.int64)
             arrays[f"greedy_{i}"] = out.sequences[0, len(prompt["ids"]) :].numpy()

@@ -1,0 +1,45 @@
+"""Run the proof of a release: our decoder, then transformers and a real vLLM server, both in their own environment."""
+
+from pathlib import Path
+from typing import Any
+
+from model.convert import config_from_hf
+from tasks.generation import VllmServer, vllm_python
+from tasks.inference import TextCodec
+from tasks.release.config import ReleaseConfig
+from tasks.release.proof import (
+    by_server,
+    by_transformers,
+    continue_natively,
+    prompts_of,
+    record,
+    require_same,
+)
+
+LONGEST_WINDOW = 1024  # beyond this a prompt that leaves the local window is too slow for a proof on a CPU
+
+
+def prove(config: ReleaseConfig, directory: Path, scratch: Path) -> dict[str, Any]:
+    """proof.json: what each path answered, next to ours.
+
+    Raises:
+        DataFault: a path reads the model differently.
+        ConfigError: the serving environment is not there.
+    """
+    python = vllm_python()
+    shape = config_from_hf(directory)
+    room = shape.max_seq_len - config.proof_tokens
+    window = shape.local_window + 1 if shape.local_window < min(room, LONGEST_WINDOW) // 2 else 0
+    prompts = prompts_of(TextCodec(directory), config.proof_texts, config.proof_messages, window)
+    ours = continue_natively(directory, prompts, config.proof_tokens)
+    found, facts = by_transformers(python, directory, prompts, ours, scratch)
+    require_same("transformers", found, prompts)
+    paths = [record("transformers", facts["transformers"], found, **facts)]
+    if config.serve:
+        with VllmServer(directory, dtype="float32", max_model_len=shape.max_seq_len) as server:
+            served = by_server(server.base_url, server.model, prompts, ours)
+            require_same("vLLM", served, prompts)
+            paths.append(record("vLLM", server.version, served, dtype="float32"))
+    asked = [{"kind": prompt.kind, "content": prompt.content, "tokens": len(prompt.ids)} for prompt in prompts]
+    answers = [list(continuation.tokens) for continuation in ours]
+    return {"prompts": asked, "greedy_tokens": answers, "new_tokens": config.proof_tokens, "paths": paths}
