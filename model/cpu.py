@@ -1,16 +1,217 @@
-"""What is done only on CPUs, where it is measured to pay."""
+"""What is done only on CPUs, where it was measured to pay; the mathematics is that of the modules it stands in for.
+
+XLA's CPU backend multiplies matrices fast when the contracted axis is last on the left, and loops well over what fits in
+the cache. Autodiff gives it neither, so the backward passes are written out here. One CPU device only.
+
+Shape letters in this file: B batch, T position, C query positions of a chunk, S key positions that a chunk sees,
+N query heads, K key/value heads, G = N // K, H head_dim, D embed_dim, V vocab_size; P = B * K, R = G * C rows.
+"""
+
+import math
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental.layout import Layout, with_layout_constraint
+
+GELU_SLOPE, GELU_CUBE = (2 / math.pi) ** 0.5, 0.044715
+ATTENTION_CHUNK = 128  # query positions at a time; what lies wholly outside the mask is never computed
 
 
 def cpu_environment() -> dict[str, str]:
     """Variables that a launcher sets before Python starts, for training on Linux with glibc.
 
-    XLA's CPU backend takes its buffers from malloc and gives them back every step: with huge pages, and without returning
-    memory to the kernel between steps, page faults all but vanish. Needs transparent huge pages at `madvise` or `always`.
+    XLA's CPU backend takes its buffers from malloc and gives them back every step: with huge pages, and without
+    returning memory to the kernel between steps, page faults vanish. One arena, because those of other threads than the
+    main one cannot keep a buffer over 64 MiB. Needs transparent huge pages at `madvise` or `always`.
     """
     return {
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+        "MALLOC_ARENA_MAX": "1",
         "MALLOC_MMAP_MAX_": "0",
         "MALLOC_TRIM_THRESHOLD_": "100000000000",
         "MALLOC_TOP_PAD_": "268435456",
         "JAX_PLATFORMS": "cpu",
     }
+
+
+def transposed(x: jax.Array) -> jax.Array:
+    """The last two axes swapped in memory, where a plain transpose would be folded into the slow kind of product."""
+    y = jnp.swapaxes(x, -1, -2)
+    return with_layout_constraint(y, Layout(tuple(range(y.ndim))))
+
+
+def product(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
+    """Matrix product over one axis each, any leading axes shared; float32, row-major."""
+    batch = tuple(range(x.ndim - 2))
+    dims = (((x_axis % x.ndim,), (y_axis % y.ndim,)), (batch, batch))
+    z = lax.dot_general(x, y, dims, preferred_element_type=jnp.float32)
+    # Without the pin a later transpose makes the result column-major, for which there is no bfloat16 product.
+    return with_layout_constraint(z, Layout(tuple(range(z.ndim))))
+
+
+@jax.custom_vjp
+def linear_rows(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x[M, D] times w[F, D] transposed: [M, F] in the type of x."""
+    return product(x, w.astype(x.dtype), -1, -1).astype(x.dtype)
+
+
+def _linear_rows_fwd(x: jax.Array, w: jax.Array) -> Any:
+    w_cast = w.astype(x.dtype)
+    return product(x, w_cast, -1, -1).astype(x.dtype), (x, w_cast)
+
+
+def _linear_rows_bwd(kept: Any, dy: jax.Array) -> Any:
+    x, w = kept
+    return product(dy, w, -1, -2).astype(x.dtype), weight_gradient(dy, x)
+
+
+linear_rows.defvjp(_linear_rows_fwd, _linear_rows_bwd)
+
+
+@jax.custom_vjp
+def linear_columns(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x[M, F] times w[F, D]: [M, D] in the type of x."""
+    return product(x, w.astype(x.dtype), -1, -2).astype(x.dtype)
+
+
+def _linear_columns_fwd(x: jax.Array, w: jax.Array) -> Any:
+    w_cast = w.astype(x.dtype)
+    return product(x, w_cast, -1, -2).astype(x.dtype), (x, w_cast)
+
+
+def _linear_columns_bwd(kept: Any, dy: jax.Array) -> Any:
+    x, w = kept
+    return product(dy, w, -1, -1).astype(x.dtype), weight_gradient(x, dy)
+
+
+linear_columns.defvjp(_linear_columns_fwd, _linear_columns_bwd)
+
+
+def weight_gradient(x: jax.Array, y: jax.Array) -> jax.Array:
+    """x[M, I] transposed times y[M, J]: [I, J]; the narrower operand is the one that is transposed in memory."""
+    if x.shape[-1] <= y.shape[-1]:
+        return product(transposed(x), y, -1, -2)
+    return transposed(product(transposed(y), x, -1, -2))
+
+
+@jax.custom_vjp
+def gated_gelu(gate: jax.Array, up: jax.Array) -> jax.Array:
+    """gelu(gate) * up with the tanh approximation, in float32 inside; backward from its inputs in one pass."""
+    return _gated_gelu_fwd(gate, up)[0]
+
+
+def _gated_gelu_fwd(gate: jax.Array, up: jax.Array) -> Any:
+    x = gate.astype(jnp.float32)
+    gelu = 0.5 * x * (1 + jnp.tanh(GELU_SLOPE * (x + GELU_CUBE * x * x * x)))
+    return (gelu * up.astype(jnp.float32)).astype(gate.dtype), (gate, up)
+
+
+def _gated_gelu_bwd(kept: Any, dy: jax.Array) -> Any:
+    gate, up = kept
+    x, d = gate.astype(jnp.float32), dy.astype(jnp.float32)
+    tanh = jnp.tanh(GELU_SLOPE * (x + GELU_CUBE * x * x * x))
+    slope = 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * GELU_SLOPE * (1 + 3 * GELU_CUBE * x * x)
+    return (d * up.astype(jnp.float32) * slope).astype(gate.dtype), (d * 0.5 * x * (1 + tanh)).astype(up.dtype)
+
+
+gated_gelu.defvjp(_gated_gelu_fwd, _gated_gelu_bwd)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def attention(
+    q_BTNH: jax.Array,
+    k_BTKH: jax.Array,
+    v_BTKH: jax.Array,
+    segments_BT: jax.Array,
+    window: int | None,
+    softcap: float | None,
+) -> jax.Array:
+    """Causal attention within segments, chunk by chunk: [B, T, N, H]. The backward pass keeps only row sums."""
+    return _attention_fwd(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, softcap)[0]
+
+
+def _attention_fwd(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, softcap):
+    B, T, N, H = q_BTNH.shape
+    K = k_BTKH.shape[2]
+    q, k, v = _heads_first(q_BTNH, K), _heads_first(k_BTKH, K), _heads_first(v_BTKH, K)
+    outs, sums = [], []
+    for lo, at, hi in _spans(T, window):
+        q_PRH = q[:, :, at:hi].reshape(B * K, -1, H)
+        _, weights_PRS = _chunk_weights(q_PRH, k[:, 0, lo:hi], segments_BT, (lo, at, hi), window, softcap)
+        sum_PR1 = jnp.sum(weights_PRS, axis=-1, keepdims=True)
+        mixed_PRH = product(weights_PRS.astype(v.dtype), v[:, 0, lo:hi], -1, -2) / sum_PR1
+        outs.append(mixed_PRH.astype(q.dtype).reshape(B * K, N // K, hi - at, H))
+        sums.append(sum_PR1)
+    out_BTNH = _heads_last(jnp.concatenate(outs, axis=2), B)
+    return out_BTNH, (q_BTNH, k_BTKH, v_BTKH, segments_BT, out_BTNH, tuple(sums))
+
+
+def _attention_bwd(window, softcap, kept, d_out_BTNH):
+    q_BTNH, k_BTKH, v_BTKH, segments_BT, out_BTNH, sums = kept
+    B, T, _, H = q_BTNH.shape
+    K = k_BTKH.shape[2]
+    q, k, v = _heads_first(q_BTNH, K), _heads_first(k_BTKH, K), _heads_first(v_BTKH, K)
+    out, d_out = _heads_first(out_BTNH, K), _heads_first(d_out_BTNH, K)
+    d_q = []
+    d_k_PHT = jnp.zeros((B * K, H, T), jnp.float32)
+    d_v_PHT = jnp.zeros((B * K, H, T), jnp.float32)
+    for (lo, at, hi), sum_PR1 in zip(_spans(T, window), sums, strict=True):
+        q_PRH, o_PRH, do_PRH = (x[:, :, at:hi].reshape(B * K, -1, H) for x in (q, out, d_out))
+        k_PSH, v_PSH = k[:, 0, lo:hi], v[:, 0, lo:hi]
+        slope_PRS, weights_PRS = _chunk_weights(q_PRH, k_PSH, segments_BT, (lo, at, hi), window, softcap)
+        probs_PRS = weights_PRS / sum_PR1
+        d_probs_PRS = product(do_PRH, v_PSH, -1, -1)
+        mean_PR1 = jnp.sum(do_PRH.astype(jnp.float32) * o_PRH.astype(jnp.float32), axis=-1, keepdims=True)
+        d_logits_PRS = (probs_PRS * (d_probs_PRS - mean_PR1) * slope_PRS).astype(q.dtype)
+        d_q.append(product(d_logits_PRS, k_PSH, -1, -2).astype(q.dtype).reshape(B * K, -1, hi - at, H))
+        d_k_PHT = d_k_PHT.at[:, :, lo:hi].add(product(transposed(q_PRH), d_logits_PRS, -1, -2))
+        d_v_PHT = d_v_PHT.at[:, :, lo:hi].add(product(transposed(do_PRH), probs_PRS.astype(v.dtype), -1, -2))
+
+    def narrow(x_PHT: jax.Array) -> jax.Array:
+        return _heads_last(jnp.swapaxes(x_PHT, 1, 2)[:, None].astype(k_BTKH.dtype), B)
+
+    return _heads_last(jnp.concatenate(d_q, axis=2), B), narrow(d_k_PHT), narrow(d_v_PHT), None
+
+
+attention.defvjp(_attention_fwd, _attention_bwd)
+
+
+def _spans(length: int, window: int | None) -> list[tuple[int, int, int]]:
+    """(first key, first query, end of both) of each chunk of queries; keys before it are out of every query's sight."""
+    starts = range(0, length, ATTENTION_CHUNK)
+    # First keys are rounded down to whole cache lines.
+    return [
+        (max(0, at - window + 1) // 32 * 32 if window else 0, at, min(length, at + ATTENTION_CHUNK)) for at in starts
+    ]
+
+
+def _heads_first(x_BTNH: jax.Array, K: int) -> jax.Array:
+    B, T, N, H = x_BTNH.shape
+    return x_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B * K, N // K, T, H)
+
+
+def _heads_last(x_PGTH: jax.Array, B: int) -> jax.Array:
+    P, G, T, H = x_PGTH.shape
+    return x_PGTH.reshape(B, P // B, G, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, P // B * G, H)
+
+
+def _chunk_weights(q_PRH, k_PSH, segments_BT, span, window, softcap):
+    """Slope of the soft cap and unnormalised attention weights [P, R, S] of one chunk, float32."""
+    lo, at, hi = span
+    P, R, _ = q_PRH.shape
+    B = segments_BT.shape[0]
+    C, S = hi - at, hi - lo
+    distance_CS = (at + jnp.arange(C))[:, None] - (lo + jnp.arange(S))[None, :]
+    mask_CS = distance_CS >= 0 if window is None else (distance_CS >= 0) & (distance_CS < window)
+    mask_BCS = mask_CS & (segments_BT[:, at:hi, None] == segments_BT[:, None, lo:hi])
+    logits_PRS = product(q_PRH, k_PSH, -1, -1)
+    shape = (B, P // B, R // C, C, S)
+    mask_PRS = jnp.broadcast_to(mask_BCS[:, None, None], shape).reshape(P, R, S)
+    if softcap is None:
+        top_PR1 = jnp.max(jnp.where(mask_PRS, logits_PRS, -jnp.inf), axis=-1, keepdims=True)
+        return 1.0, jnp.where(mask_PRS, jnp.exp(logits_PRS - top_PR1), 0)
+    tanh_PRS = jnp.tanh(logits_PRS / softcap)
+    return 1 - jnp.square(tanh_PRS), jnp.where(mask_PRS, jnp.exp(softcap * tanh_PRS), 0)

@@ -11,33 +11,69 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from model import cpu
 from model.attention import attend, causal_mask
-from model.config import DecoderConfig
+from model.config import ComputeConfig, DecoderConfig
 from model.sharding import constrain
 
 
 class Cache(NamedTuple):
-    """Keys and values of every layer; slot s of row b holds the token at position s of that row."""
+    """Keys and values of every layer [L, B, S, K, H]; slot s of row b holds the token at position s of that row."""
 
-    keys_LBSKH: jax.Array
-    values_LBSKH: jax.Array
+    keys: jax.Array
+    values: jax.Array
 
 
 # attend(queries, keys, values) -> mixed values and whatever the caller wants back from the layer
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
-def linear(x: jax.Array, w: jax.Array, equation: str) -> jax.Array:
-    """An einsum that adds up in float32 and returns the type of x; the weight is cast to it first."""
-    return jnp.einsum(equation, x, w.astype(x.dtype), preferred_element_type=jnp.float32).astype(x.dtype)
+def to_rows(x_BTD: jax.Array, w: jax.Array, compute: ComputeConfig) -> jax.Array:
+    """x times the rows of w [..., D]: [B, T, ...] in the type of x, added up in float32."""
+    if compute.cpu_kernels:
+        B, T, D = x_BTD.shape
+        return cpu.linear_rows(x_BTD.reshape(B * T, D), w.reshape(-1, D)).reshape(B, T, *w.shape[:-1])
+    y = jnp.tensordot(x_BTD, w.astype(x_BTD.dtype), ((2,), (w.ndim - 1,)), preferred_element_type=jnp.float32)
+    return y.astype(x_BTD.dtype)
 
 
-def rope(x_BTNH: jax.Array, positions_BT: jax.Array, base: float) -> jax.Array:
-    """Rotate the two halves of each head by position; in float32, since bfloat16 positions repeat after 256."""
-    half = x_BTNH.shape[-1] // 2
-    frequency_H = base ** -(jnp.arange(half, dtype=jnp.float32) / half)
+def from_rows(x: jax.Array, w: jax.Array, compute: ComputeConfig) -> jax.Array:
+    """x [B, T, ...] times w [..., D]: [B, T, D] in the type of x, added up in float32."""
+    if compute.cpu_kernels:
+        B, T = x.shape[:2]
+        return cpu.linear_columns(x.reshape(B * T, -1), w.reshape(-1, w.shape[-1])).reshape(B, T, -1)
+    rows = range(w.ndim - 1)
+    axes = (tuple(2 + i for i in rows), tuple(rows))
+    return jnp.tensordot(x, w.astype(x.dtype), axes, preferred_element_type=jnp.float32).astype(x.dtype)
+
+
+@jax.custom_vjp
+def unstack(w: jax.Array) -> tuple[jax.Array, ...]:
+    """The parts of a stack. Its gradient is one concatenation, where autodiff would add up a padded array per part."""
+    return tuple(w[i] for i in range(w.shape[0]))
+
+
+unstack.defvjp(lambda w: (unstack(w), None), lambda _, parts: (jnp.stack(parts),))
+
+
+class Rotation(NamedTuple):
+    """Sine and cosine of every position's angles, float32 [B, T, 1, H / 2]."""
+
+    sin: jax.Array
+    cos: jax.Array
+
+
+def rotation(positions_BT: jax.Array, cfg: DecoderConfig) -> Rotation:
+    """In float32, since bfloat16 positions repeat after 256."""
+    half = cfg.head_dim // 2
+    frequency_H = cfg.rope_base ** -(jnp.arange(half, dtype=jnp.float32) / half)
     angle_BT1H = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_H
-    sin, cos = jnp.sin(angle_BT1H), jnp.cos(angle_BT1H)
+    return Rotation(jnp.sin(angle_BT1H), jnp.cos(angle_BT1H))
+
+
+def rotate(x_BTNH: jax.Array, by: Rotation, scale: float = 1.0) -> jax.Array:
+    """Rotary position embedding: the two halves of each head turn as pairs; times scale."""
+    sin, cos = by.sin * scale, by.cos * scale
     first, second = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x_BTNH.dtype)
 
@@ -68,14 +104,15 @@ class Attention(nnx.Module):
         self.out = _weight(rngs, (N, H, D), ("heads", "head_dim", "embed"), N * H)
         self.cfg = cfg
 
-    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Attend) -> tuple[jax.Array, Any]:
-        q_BTNH = linear(x_BTD, self.query[...], "BTD,NHD->BTNH")
-        k_BTKH = linear(x_BTD, self.key[...], "BTD,KHD->BTKH")
-        v_BTKH = linear(x_BTD, self.value[...], "BTD,KHD->BTKH")
-        q_BTNH = rope(q_BTNH, positions_BT, self.cfg.rope_base) * jnp.asarray(self.cfg.query_scale, x_BTD.dtype)
-        k_BTKH = rope(k_BTKH, positions_BT, self.cfg.rope_base)
+    def __call__(self, x_BTD: jax.Array, rotation: Rotation, attend: Attend) -> tuple[jax.Array, Any]:
+        compute = self.cfg.compute
+        q_BTNH = to_rows(x_BTD, self.query[...], compute)
+        k_BTKH = to_rows(x_BTD, self.key[...], compute)
+        v_BTKH = to_rows(x_BTD, self.value[...], compute)
+        q_BTNH = rotate(q_BTNH, rotation, self.cfg.query_scale)
+        k_BTKH = rotate(k_BTKH, rotation)
         mixed_BTNH, kept = attend(constrain(q_BTNH, "batch", "length", "act_heads", "head_dim"), k_BTKH, v_BTKH)
-        return linear(mixed_BTNH, self.out[...], "BTNH,NHD->BTD"), kept
+        return from_rows(mixed_BTNH, self.out[...], compute), kept
 
 
 class MLP(nnx.Module):
@@ -86,12 +123,18 @@ class MLP(nnx.Module):
         self.gate = _weight(rngs, (F, D), ("mlp", "embed"), D)
         self.up = _weight(rngs, (F, D), ("mlp", "embed"), D)
         self.down = _weight(rngs, (F, D), ("mlp", "embed"), F)
+        self.compute = cfg.compute
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        gate_BTF = linear(x_BTD, self.gate[...], "BTD,FD->BTF")
-        up_BTF = linear(x_BTD, self.up[...], "BTD,FD->BTF")
-        h_BTF = constrain(jax.nn.gelu(gate_BTF, approximate=True) * up_BTF, "batch", "length", "act_mlp")
-        return linear(h_BTF, self.down[...], "BTF,FD->BTD")
+        gate_BTF = to_rows(x_BTD, self.gate[...], self.compute)
+        up_BTF = to_rows(x_BTD, self.up[...], self.compute)
+        gated_gelu = cpu.gated_gelu if self.compute.cpu_kernels else _gated_gelu
+        h_BTF = constrain(gated_gelu(gate_BTF, up_BTF), "batch", "length", "act_mlp")
+        return from_rows(h_BTF, self.down[...], self.compute)
+
+
+def _gated_gelu(gate_BTF: jax.Array, up_BTF: jax.Array) -> jax.Array:
+    return jax.nn.gelu(gate_BTF, approximate=True) * up_BTF
 
 
 class Layer(nnx.Module):
@@ -105,8 +148,8 @@ class Layer(nnx.Module):
         self.mlp = MLP(cfg, rngs=rngs)
         self.mlp_post_norm = RMSNorm(cfg)
 
-    def __call__(self, x_BTD: jax.Array, positions_BT: jax.Array, attend: Attend) -> tuple[jax.Array, Any]:
-        mixed_BTD, kept = self.attention(self.attention_norm(x_BTD), positions_BT, attend)
+    def __call__(self, x_BTD: jax.Array, rotation: Rotation, attend: Attend) -> tuple[jax.Array, Any]:
+        mixed_BTD, kept = self.attention(self.attention_norm(x_BTD), rotation, attend)
         x_BTD = constrain(x_BTD + self.attention_post_norm(mixed_BTD), "batch", "length", "act_embed")
         x_BTD = x_BTD + self.mlp_post_norm(self.mlp(self.mlp_norm(x_BTD)))
         return constrain(x_BTD, "batch", "length", "act_embed"), kept
@@ -125,12 +168,16 @@ class Decoder(nnx.Module):
 
     def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array, segments_BT: jax.Array) -> jax.Array:
         """Hidden states [B, T, D] after the final norm, of packed rows: tokens see only their own segment."""
-        masks = {window: causal_mask(segments_BT, window) for window in set(self.cfg.layer_windows)}
+        cfg, turns = self.cfg, rotation(positions_BT, self.cfg)
+        masks = {window: causal_mask(segments_BT, window) for window in set(cfg.layer_windows)}
 
         def step(layer: Layer, x_BTD: jax.Array, window: int | None, _: None) -> tuple[jax.Array, None]:
-            return layer(
-                x_BTD, positions_BT, lambda q, k, v: (attend(q, k, v, masks[window], self.cfg.attn_softcap), None)
-            )
+            def attend_row(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
+                if cfg.compute.cpu_kernels:
+                    return cpu.attention(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, cfg.attn_softcap), None
+                return attend(q_BTNH, k_BTKH, v_BTKH, masks[window], cfg.attn_softcap), None
+
+            return layer(x_BTD, turns, attend_row)
 
         x_BTD, _ = self._through_layers(self._embed(tokens_BT), step, None)
         return self.final_norm(x_BTD)
@@ -141,9 +188,10 @@ class Decoder(nnx.Module):
         Each row has its own positions: token t of row b is written to slot positions_BT[b, t] and sees slots up to it.
         A slot beyond the row's last position may hold anything: it is overwritten before it is ever seen.
         """
-        slots_S = jnp.arange(cache.keys_LBSKH.shape[2])
+        slots_S = jnp.arange(cache.keys.shape[2])
         distance_BTS = positions_BT[:, :, None] - slots_S
         rows_B1 = jnp.arange(tokens_BT.shape[0])[:, None]
+        turns = rotation(positions_BT, self.cfg)
 
         def step(layer: Layer, x_BTD: jax.Array, window: int | None, kv: Cache) -> tuple[jax.Array, Cache]:
             mask_BTS = distance_BTS >= 0
@@ -151,11 +199,11 @@ class Decoder(nnx.Module):
                 mask_BTS &= distance_BTS < window
 
             def attend_cache(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, Cache]:
-                keys = kv.keys_LBSKH.at[rows_B1, positions_BT].set(k_BTKH)
-                values = kv.values_LBSKH.at[rows_B1, positions_BT].set(v_BTKH)
+                keys = kv.keys.at[rows_B1, positions_BT].set(k_BTKH)
+                values = kv.values.at[rows_B1, positions_BT].set(v_BTKH)
                 return attend(q_BTNH, keys, values, mask_BTS, self.cfg.attn_softcap), Cache(keys, values)
 
-            return layer(x_BTD, positions_BT, attend_cache)
+            return layer(x_BTD, turns, attend_cache)
 
         x_BTD, cache = self._through_layers(self._embed(tokens_BT), step, cache)
         return self.final_norm(x_BTD), cache
@@ -191,11 +239,11 @@ class Decoder(nnx.Module):
         if self.cfg.compute.remat == "full":
             one = jax.checkpoint(one, static_argnums=3)
 
-        def several(x: jax.Array, scanned: Any, first: int, count: int) -> tuple[jax.Array, Any]:
+        def several(x: jax.Array, scanned: Any, first: int) -> tuple[jax.Array, Any]:
             kept = []
-            for i in range(count):
-                weights, extra = jax.tree.map(lambda a: a[i], scanned)
-                x, out = one(x, weights, extra, windows[first + i])
+            leaves, structure = jax.tree.flatten(scanned)
+            for i, parts in enumerate(zip(*map(unstack, leaves), strict=True)):
+                x, out = one(x, *jax.tree.unflatten(structure, parts), windows[first + i])
                 kept.append(out)
             return x, jax.tree.map(lambda *a: jnp.stack(a), *kept)
 
@@ -204,10 +252,10 @@ class Decoder(nnx.Module):
         kept = []
         if whole:
             periods = jax.tree.map(lambda a: a[:whole].reshape(whole // period, period, *a.shape[1:]), scanned_L)
-            x, out = jax.lax.scan(lambda x, layers: several(x, layers, 0, period), x, periods)
+            x, out = jax.lax.scan(lambda x, layers: several(x, layers, 0), x, periods)
             kept.append(jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), out))
         if whole < self.cfg.num_layers:
             rest = jax.tree.map(lambda a: a[whole:], scanned_L)
-            x, out = several(x, rest, whole, self.cfg.num_layers - whole)
+            x, out = several(x, rest, whole)
             kept.append(out)
         return x, jax.tree.map(lambda *a: jnp.concatenate(a), *kept)

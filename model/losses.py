@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from model import cpu
 from model.decoder import Decoder
 from model.sharding import constrain
 
@@ -37,6 +38,7 @@ def next_token_loss(
         softcap=model.cfg.final_softcap,
         z_loss=z_loss,
         chunk_tokens=model.cfg.compute.loss_chunk_tokens,
+        cpu_kernels=model.cfg.compute.cpu_kernels,
     )
 
 
@@ -49,16 +51,17 @@ def cross_entropy(
     softcap: float | None,
     z_loss: float = 0.0,
     chunk_tokens: int = 2048,
+    cpu_kernels: bool = False,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Weighted sum of the cross entropy of soft-capped logits hidden x table, at most chunk_tokens rows at a time.
 
     The gradient is computed with the loss, chunk by chunk: three matrix products in all, and no logits are kept.
     """
-    return _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens)
+    return _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens, cpu_kernels)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens):
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
+def _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens, cpu_kernels):
     table = table_VD.astype(hidden_BTD.dtype)
 
     def step(sums, chunk):
@@ -69,33 +72,38 @@ def _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss
     return _result(sums)
 
 
-def _cross_entropy_fwd(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens):
+def _cross_entropy_fwd(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens, cpu_kernels):
     table = table_VD.astype(hidden_BTD.dtype)
+    B, T, D = hidden_BTD.shape
 
     def step(carry, chunk):
         sums, d_table_VD = carry
         hidden_BCD, targets_BC, weights_BC = chunk
-        new, (logits_BCV, lse_BC, capped_BCV) = _chunk_sums(chunk, table, softcap, z_loss)
+        new, (capped_BCV, slope_BCV, lse_BC) = _chunk_sums(chunk, table, softcap, z_loss)
         probs_BCV = jnp.exp(capped_BCV - lse_BC[..., None])
-        slope_BC = weights_BC * (1 + 2 * z_loss * lse_BC)
+        d_lse_BC = weights_BC * (1 + 2 * z_loss * lse_BC)
         hit_BCV = jnp.arange(table.shape[0]) == targets_BC[..., None]
-        d_BCV = probs_BCV * slope_BC[..., None] - jnp.where(hit_BCV, weights_BC[..., None], 0)
-        if softcap is not None:
-            d_BCV *= 1 - jnp.square(capped_BCV / softcap)
+        d_BCV = (probs_BCV * d_lse_BC[..., None] - jnp.where(hit_BCV, weights_BC[..., None], 0)) * slope_BCV
         d_BCV = d_BCV.astype(hidden_BCD.dtype)
         d_hidden_BCD = jnp.einsum("BCV,VD->BCD", d_BCV, table, preferred_element_type=jnp.float32)
-        d_table_VD += jnp.einsum("BCV,BCD->VD", d_BCV, hidden_BCD, preferred_element_type=jnp.float32)
+        if cpu_kernels:
+            d_table_VD += cpu.product(
+                cpu.transposed(hidden_BCD.reshape(-1, D)), d_BCV.reshape(-1, table.shape[0]), -1, -2
+            )
+        else:
+            d_table_VD += jnp.einsum("BCV,BCD->VD", d_BCV, hidden_BCD, preferred_element_type=jnp.float32)
         return (jax.tree.map(jnp.add, sums, new), d_table_VD), d_hidden_BCD.astype(hidden_BCD.dtype)
 
     chunks = _chunks((hidden_BTD, targets_BT, weights_BT), chunk_tokens)
-    zeros = (_zeros(), jnp.zeros(table_VD.shape, jnp.float32))
+    zeros = (_zeros(), jnp.zeros(table_VD.shape[::-1] if cpu_kernels else table_VD.shape, jnp.float32))
     (sums, d_table_VD), d_hidden = jax.lax.scan(step, zeros, chunks)
-    B, T, D = hidden_BTD.shape
+    if cpu_kernels:
+        d_table_VD = cpu.transposed(d_table_VD)
     d_hidden_BTD = jnp.moveaxis(d_hidden, 0, 1).reshape(B, -1, D)[:, :T]
     return _result(sums), (d_hidden_BTD, d_table_VD.astype(table_VD.dtype))
 
 
-def _cross_entropy_bwd(softcap, z_loss, chunk_tokens, residuals, cotangents):
+def _cross_entropy_bwd(softcap, z_loss, chunk_tokens, cpu_kernels, residuals, cotangents):
     d_hidden_BTD, d_table_VD = residuals
     slope = cotangents[0]
     return (d_hidden_BTD * slope).astype(d_hidden_BTD.dtype), d_table_VD * slope, None, None
@@ -117,7 +125,7 @@ def token_log_probs(
 
     def step(_, chunk):
         hidden_BCD, targets_BC = chunk
-        _, capped_BCV = _logits(hidden_BCD, table, softcap)
+        capped_BCV, _ = _logits(hidden_BCD, table, softcap)
         target_BC = jnp.take_along_axis(capped_BCV, targets_BC[..., None], axis=-1)[..., 0]
         log_prob_BC = target_BC - jax.nn.logsumexp(capped_BCV, axis=-1)
         return None, (log_prob_BC, jnp.argmax(capped_BCV, axis=-1) == targets_BC)
@@ -141,16 +149,22 @@ def packed_batch(rows: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _logits(hidden_BCD: jax.Array, table_VD: jax.Array, softcap: float | None) -> tuple[jax.Array, jax.Array]:
+    """Soft-capped logits and their slope to the raw ones, float32 [B, C, V]."""
     logits_BCV = jnp.einsum("BCD,VD->BCV", hidden_BCD, table_VD, preferred_element_type=jnp.float32)
     logits_BCV = constrain(logits_BCV, "batch", "length", "act_vocab")
-    return logits_BCV, (logits_BCV if softcap is None else softcap * jnp.tanh(logits_BCV / softcap))
+    if softcap is None:
+        return logits_BCV, jnp.ones((), jnp.float32)
+    tanh_BCV = jnp.tanh(logits_BCV / softcap)
+    return softcap * tanh_BCV, 1 - jnp.square(tanh_BCV)
 
 
 def _chunk_sums(chunk: Any, table_VD: jax.Array, softcap: float | None, z_loss: float) -> Any:
     hidden_BCD, targets_BC, weights_BC = chunk
-    logits_BCV, capped_BCV = _logits(hidden_BCD, table_VD, softcap)
+    capped_BCV, slope_BCV = _logits(hidden_BCD, table_VD, softcap)
     max_BC = jnp.max(capped_BCV, axis=-1)
-    lse_BC = max_BC + jnp.log(jnp.sum(jnp.exp(capped_BCV - max_BC[..., None]), axis=-1))
+    # Capped logits need no shift: their exponentials stay far inside float32.
+    shift_BC = jnp.zeros_like(max_BC) if softcap is not None and softcap < 80 else max_BC
+    lse_BC = shift_BC + jnp.log(jnp.sum(jnp.exp(capped_BCV - shift_BC[..., None]), axis=-1))
     target_BC = jnp.take_along_axis(capped_BCV, targets_BC[..., None], axis=-1)[..., 0]
     sums = (
         jnp.sum(weights_BC * (lse_BC - target_BC)),
@@ -158,7 +172,7 @@ def _chunk_sums(chunk: Any, table_VD: jax.Array, softcap: float | None, z_loss: 
         jnp.sum(weights_BC),
         jnp.sum(weights_BC * (target_BC >= max_BC)),
     )
-    return sums, (logits_BCV, lse_BC, capped_BCV)
+    return sums, (capped_BCV, slope_BCV, lse_BC)
 
 
 def _zeros() -> tuple[jax.Array, ...]:
