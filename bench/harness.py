@@ -1,0 +1,106 @@
+"""What the benchmarks share: throw-away environments of the peers, alternating rounds, one JSON line last."""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = ROOT / ".cache"
+
+
+def peer_python(*packages: str) -> Path:
+    """The interpreter of an environment that holds exactly these pinned packages, made with uv at first use.
+
+    Raises:
+        SystemExit: the packages cannot be installed (no network, no uv).
+    """
+    home = CACHE / "bench-venvs" / "+".join(package.replace("==", "-") for package in packages)
+    python = home / "bin" / "python"
+    if (home / ".done").exists():
+        return python
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    if uv is None:
+        raise SystemExit(
+            "The peers of a benchmark live in environments made by uv, and uv is not here. Run: make install"
+        )
+    shutil.rmtree(home, ignore_errors=True)
+    for command in (
+        [uv, "venv", "-q", "--python", sys.executable, str(home)],
+        [uv, "pip", "install", "-q", "--python", str(python), *packages],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(
+                f"{' '.join(packages)} could not be installed: {done.stderr.strip()[-600:]}\nA benchmark compares with "
+                "the peer's own package. Check the network or the package index, and run it again."
+            )
+    (home / ".done").touch()
+    return python
+
+
+def run_json(command: Sequence[str | Path]) -> dict[str, Any]:
+    """Run one engine of a benchmark by itself on one core and read the JSON of its last line."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f"{command[0]} failed with exit code {done.returncode}:\n{done.stderr.strip()[-2000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def alternate(engines: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
+    """Call the engines in turn, `rounds` times each, so that what slows the machine slows all alike."""
+    results: dict[str, list[Any]] = {name: [] for name in engines}
+    for index in range(rounds):
+        for name, engine in engines.items():
+            results[name].append(engine())
+        say(f"round {index + 1} of {rounds}")
+    return results
+
+
+def say(text: str) -> None:
+    """A line for whoever watches; stdout is for the result."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def publish(bench: str, unit: str, ours: Sequence[float], peers: Mapping[str, Sequence[float]], **facts: Any) -> None:
+    """Print the result as one JSON line: medians, their spread, and ours over the best peer."""
+    best = max(statistics.median(values) for values in peers.values())
+    line = {
+        "bench": bench,
+        "unit": unit,
+        "ours": _rounded(statistics.median(ours)),
+        "peers": {name: _rounded(statistics.median(values)) for name, values in peers.items()},
+        "ratio": _rounded(statistics.median(ours) / best),
+        "ours_range": [_rounded(min(ours)), _rounded(max(ours))],
+        "peers_range": {name: [_rounded(min(values)), _rounded(max(values))] for name, values in peers.items()},
+        **facts,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {_cpu_name()}",
+        "python": platform.python_version(),
+    }
+    print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+def parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """Options that every benchmark has."""
+    made = argparse.ArgumentParser(description=(doc or "").strip().splitlines()[0])
+    made.add_argument("--rounds", type=int, default=defaults.get("rounds", 5), help="times each engine is run")
+    return made
+
+
+def _cpu_name() -> str:
+    try:
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    except OSError:
+        return platform.processor()
+    return names[0].partition(":")[2].strip() if names else platform.processor()
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -1,0 +1,66 @@
+"""Every benchmark ends with one JSON line that says what was compared."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.harness import ROOT, alternate, publish
+
+SHARED = ROOT.parent / "shared" / "data" / "corpus-ja"
+BENCHES = {
+    "clean": ["--rounds", "1", "--megabytes", "8"],
+    "artifact": ["--rounds", "1", "--units", "4", "--unit-mb", "1", "--small-units", "10"],
+}
+
+
+def test_engines_alternate():
+    called: list[str] = []
+    results = alternate({"a": lambda: called.append("a") or 1, "b": lambda: called.append("b") or 2}, 3)
+    assert called == ["a", "b"] * 3
+    assert results == {"a": [1, 1, 1], "b": [2, 2, 2]}
+
+
+def test_the_ratio_is_against_the_best_peer_and_of_medians(capsys):
+    publish("x", "MB/s", [1, 4, 100], {"slow": [1, 1, 1], "fast": [5, 8, 9]}, note="n")
+    line = json.loads(capsys.readouterr().out)
+    assert (line["ours"], line["peers"], line["ratio"]) == (4, {"slow": 1, "fast": 8}, 0.5)
+    assert line["ours_range"] == [1, 100]
+    assert line["note"] == "n"
+    assert line["machine"]
+
+
+def test_every_bench_is_listed_in_the_readme_and_tested_here():
+    names = {path.stem for path in (ROOT / "bench").glob("*.py")} - {"harness"}
+    assert names == set(BENCHES)
+    readme = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
+    assert all(f"| `{name}` |" in readme for name in names)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BENCHES)
+def test_a_bench_prints_one_json_line(name):
+    if name == "clean" and not SHARED.is_dir():
+        pytest.skip(f"needs Japanese text; {SHARED} is not here")
+    done = subprocess.run(
+        [sys.executable, "-m", f"bench.{name}", *BENCHES[name]], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    if "could not be installed" in done.stderr:
+        pytest.skip(f"the peer cannot be installed here: {done.stderr.strip()[-200:]}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    (text,) = done.stdout.splitlines()
+    line = json.loads(text)
+    assert line["bench"] == name
+    assert line["ours"] > 0
+    assert all(value > 0 for value in line["peers"].values())
+    assert line["ratio"] == pytest.approx(line["ours"] / max(line["peers"].values()), rel=0.01)
+
+
+def test_clean_without_text_says_what_to_give(tmp_path, monkeypatch):
+    from bench import clean
+
+    monkeypatch.setattr(clean, "peer_python", lambda *packages: Path(sys.executable))
+    with pytest.raises(SystemExit, match="Give a JSONL file"):
+        clean.main(["--docs", str(tmp_path / "nothing.jsonl")])
