@@ -24,7 +24,7 @@ from tasks.config import StageConfig
 from tasks.errors import DataFault
 from tasks.finished import Artifact, DamagedArtifact, cache_root, open_artifact, raise_damage
 from tasks.identity import canonical, code_digest, digest, fingerprint, git_commit
-from tasks.lease import TTL_S, Lease, hold
+from tasks.lease import TTL_S, Ticket, hold
 from tasks.ledger import (
     ConservationError,
     StoreFull,
@@ -144,10 +144,22 @@ def produce(
     identity = identify(store, stage, name, config, inputs)
     if not rerun and (found := _hit(stage, identity)):
         return found
-    with _terminates_cleanly(), hold(identity.url, ttl_s=lease_ttl_s, timeout_s=lease_timeout_s) as lease:
+    scratch = scratch_dir(identity.url)
+    with (
+        _terminates_cleanly(),
+        full_disk_is_said(identity.url, scratch),
+        hold(identity.url, ttl_s=lease_ttl_s, timeout_s=lease_timeout_s) as lease,
+    ):
         if not rerun and (found := _hit(stage, identity)):
             return found
-        return _make(stage, identity, config, inputs, lease, rerun)
+        return _make(
+            stage,
+            identity,
+            config,
+            inputs,
+            Workspace(identity.url, name, scratch, lease.ticket, identity.code_digest),
+            rerun,
+        )
 
 
 def scratch_dir(url: str) -> Path:
@@ -206,44 +218,44 @@ def _hit(stage: Stage, identity: Identity) -> Artifact | None:
 
 
 def _make(
-    stage: Stage, identity: Identity, config: StageConfig, inputs: dict[str, Artifact], lease: Lease, rerun: bool
+    stage: Stage,
+    identity: Identity,
+    config: StageConfig,
+    inputs: dict[str, Artifact],
+    workspace: Workspace,
+    rerun: bool,
 ) -> Artifact:
     for artifact in inputs.values():
         damage = inspect(artifact.url).damage
         if damage:
             raise_damage(artifact.url, damage)
-    scratch = scratch_dir(identity.url)
-    with full_disk_is_said(identity.url, scratch):
-        shutil.rmtree(staging_root(identity.url, scratch), ignore_errors=True)  # units of a run that died
-        for part in ("data", "rejects", "ledger"):
-            storage_for(identity.url).sweep(join(identity.url, part))
-        _retract_unusable(stage, identity, lease, rerun)
-        if rerun:
-            shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True, exist_ok=True)
-        commit(identity.url, lease.ticket, [(CONFIG, identity.config_json)])
-        workspace = Workspace(identity.url, identity.name, scratch, lease.ticket, identity.code_digest)
-        began = time.monotonic()
-        stage.run(workspace, config, inputs)
-        manifest = _manifest(stage, identity, workspace, time.monotonic() - began)
-        commit(identity.url, lease.ticket, [(MANIFEST, manifest.to_json())])
-        retract(identity.url, lease.ticket, [UNITS])
+    url, scratch, ticket = workspace.url, workspace.scratch, workspace.ticket
+    shutil.rmtree(staging_root(url, scratch), ignore_errors=True)  # units of a run that died
+    storage_for(url).sweep(url)
+    _retract_unusable(stage, identity, ticket, rerun)
+    if rerun:
+        shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True, exist_ok=True)
+    commit(url, ticket, [(CONFIG, identity.config_json)])
+    began = time.monotonic()
+    stage.run(workspace, config, inputs)
+    manifest = _manifest(stage, identity, workspace, time.monotonic() - began)
+    retract(url, ticket, [UNITS])
+    commit(url, ticket, [(MANIFEST, manifest.to_json())])
     shutil.rmtree(scratch, ignore_errors=True)
-    shutil.rmtree(staging_root(identity.url, scratch), ignore_errors=True)
-    log.info(
-        "%s made: %s rows in, %s out, %.0f s", identity.url, manifest.counts.in_, manifest.counts.out, manifest.seconds
-    )
-    return Artifact(identity.url, manifest)
+    shutil.rmtree(staging_root(url, scratch), ignore_errors=True)
+    log.info("%s made: %s rows in, %s out, %.0f s", url, manifest.counts.in_, manifest.counts.out, manifest.seconds)
+    return Artifact(url, manifest)
 
 
-def _retract_unusable(stage: Stage, identity: Identity, lease: Lease, rerun: bool) -> None:
+def _retract_unusable(stage: Stage, identity: Identity, ticket: Ticket, rerun: bool) -> None:
     """Take back the manifest and the records of the units that must be made again; everything else stays."""
     url = identity.url
     storage = storage_for(url)
-    paths = storage.find(join(url, "ledger"))
+    sizes = storage.find(url)
+    paths = [path.removeprefix("ledger/") for path in sizes if path.startswith("ledger/")]
     records = {record.ledger_path: record for record in read_ledger(url)}
     retracted: dict[str, str] = {path: "its record is damaged" for path in paths if path not in records}
-    sizes = storage.find(url)
     for path, record in records.items():
         if rerun:
             retracted[path] = "a rerun was asked for"
@@ -255,7 +267,7 @@ def _retract_unusable(stage: Stage, identity: Identity, lease: Lease, rerun: boo
             log.warning("unit %s of %s was made by other code and is kept (expensive stage)", record.key, url)
     for path, reason in retracted.items():
         log.warning("unit %s of %s is redone: %s", records[path].key if path in records else path, url, reason)
-    retract(url, lease.ticket, [MANIFEST, UNITS, *(f"ledger/{path}" for path in retracted)])
+    retract(url, ticket, [MANIFEST, UNITS, *(f"ledger/{path}" for path in retracted)])
 
 
 def _manifest(stage: Stage, identity: Identity, workspace: Workspace, seconds: float) -> Manifest:

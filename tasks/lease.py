@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 TTL_S = 60.0  # a holder that has not moved for so long is dead
 NOTICE_EVERY_S = 30.0
+_holding: set[str] = set()  # the holders in this process
 
 
 class LeaseLost(HostFault):
@@ -53,8 +54,12 @@ class LeaseState:
 
     @property
     def is_dead_here(self) -> bool:
-        """Whether the holder was a process of this machine and is gone."""
-        return self.machine == _machine() and _process_start(self.pid) != self.started
+        """Whether the holder was on this machine and is gone: its process, or its run within this process."""
+        if self.machine != _machine():
+            return False
+        if self.pid == os.getpid():
+            return self.holder not in _holding
+        return _process_start(self.pid) != self.started
 
     def __str__(self) -> str:
         return f"{self.host}, process {self.pid}, token {self.token}"
@@ -105,8 +110,13 @@ class Lease:
             return
         self._stop.set()
         self._thread.join(timeout=self._state.ttl_s)
-        with contextlib.suppress(LeaseLost):
+        _holding.discard(self._state.holder)
+        try:
             self._write(replace(self._state, beat=self._state.beat + 1, released=True))
+        except LeaseLost:
+            return
+        except OSError as error:  # it expires by itself; what was committed is committed
+            log.warning("lease of %s: could not be given back: %s", self.url, error)
 
     def _beat(self) -> None:
         while not self._stop.wait(self._state.ttl_s / 4):
@@ -177,7 +187,7 @@ def _acquire(url: str, *, ttl_s: float, timeout_s: float | None) -> Lease:
         if waited_s - noticed >= NOTICE_EVERY_S:
             noticed = waited_s
             log.warning("waiting for %s: being made by %s (waited %.0f s)", url, state, waited_s)
-        time.sleep(min(1.0, state.ttl_s / 20))
+        time.sleep(min(1.0, state.ttl_s / 20, 0.02 + waited_s / 10))
 
 
 def _take(url: str, state: LeaseState | None, version: str, ttl_s: float) -> Lease | None:
@@ -192,9 +202,16 @@ def _take(url: str, state: LeaseState | None, version: str, ttl_s: float) -> Lea
         ttl_s=ttl_s,
     )
     storage = storage_for(url)
-    with storage.guard(url):
-        if not storage.write_if(join(url, LEASE), _encode(mine), version):
-            return None
+    _holding.add(mine.holder)  # before the write: another thread must not take this one for dead
+    try:
+        with storage.guard(url):
+            taken = storage.write_if(join(url, LEASE), _encode(mine), version)
+    except BaseException:
+        _holding.discard(mine.holder)
+        raise
+    if not taken:
+        _holding.discard(mine.holder)
+        return None
     return Lease(url, mine)
 
 

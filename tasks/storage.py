@@ -219,9 +219,10 @@ class LocalStorage:
         return local_path(url).stat().st_mtime
 
     def sweep(self, url: str) -> None:
-        """Remove what writers that died left half-written. Only for who holds the lease."""
-        for path in local_path(url).rglob(".*.tmp"):
-            path.unlink(missing_ok=True)
+        """Remove what writers that died left half-written; live ones write inside `guard`."""
+        with self.guard(url):
+            for path in local_path(url).rglob(".*.tmp"):
+                path.unlink(missing_ok=True)
 
 
 class FsspecStorage:
