@@ -6,6 +6,7 @@ reports one crash twice, 3.5 s apart, and reacting to the first report would sta
 """
 
 from datetime import timedelta
+from typing import Any
 
 from prefect.client.orchestration import PrefectClient
 from prefect.client.schemas.objects import StateType
@@ -67,12 +68,25 @@ AUTOMATIONS = (
 
 
 async def install_automations(client: PrefectClient) -> None:
-    """Make each automation, or bring the one of the same name up to date; doubles are removed."""
+    """Make each automation, or bring the one of the same name up to date; doubles are removed.
+
+    An unchanged one is left alone: an update makes the server forget the heartbeats it has seen.
+    """
     for automation in AUTOMATIONS:
         existing = await client.read_automations_by_name(automation.name)
-        if existing:
+        if existing and _content(existing[0]) != _content(automation):
             await client.update_automation(existing[0].id, automation)
-        else:
+        elif not existing:
             await client.create_automation(automation)
         for double in existing[1:]:
             await client.delete_automation(double.id)
+
+
+def _content(automation: AutomationCore) -> dict[str, Any]:
+    trigger = automation.trigger.model_dump(mode="json", exclude={"id"})
+    lists = {key: sorted(value) if isinstance(value, list) else value for key, value in trigger.items()}
+    return {
+        "description": automation.description,
+        "trigger": lists,
+        "actions": [action.model_dump(mode="json") for action in automation.actions],
+    }

@@ -67,7 +67,8 @@ async def deployed(client: PrefectClient) -> set[str]:
     return {f"{flows[deployment.flow_id]}/{deployment.name}" for deployment in found if TAG in deployment.tags}
 
 
-async def _around(root: Path) -> set[str]:
+async def deploy_project(root: Path) -> set[str]:
+    """Pools, deployments and automations; returns the names of what is deployed."""
     async with get_client() as client:
         await make_pools(client, root)
         await asyncio.to_thread(deploy_all, root)
@@ -76,8 +77,9 @@ async def _around(root: Path) -> set[str]:
 
 
 def main() -> int:
-    names = asyncio.run(_around(ROOT))
-    expected = len(project()["deployments"])
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
+    names = asyncio.run(deploy_project(root))
+    expected = len(project(root)["deployments"])
     if len(names) > expected:
         print(f"{len(names) - expected} deployments are no longer in prefect.yaml; `prefect deployment delete` them")
     print(f"{expected} deployments: {', '.join(sorted(names))}")

@@ -6,7 +6,7 @@ included, when it ends. Should it be killed, the kernel tells its children (PR_S
 """
 
 import argparse
-import ctypes
+import contextlib
 import fcntl
 import http.client
 import os
@@ -17,26 +17,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
 
-import psutil
-
+from flows.interrupted import Runs
+from flows.supervisor import Program, Supervisor, end_leftovers, tail
 from tasks.errors import ConfigError, HostFault, NestlingError
 
 ROOT = Path(__file__).resolve().parent.parent
 POOL = "local"
 DATABASE = "NESTLING_DATABASE_URL"
 STARTUP_SECONDS = 180  # the first start migrates the database and compiles bytecode: 15 s here, minutes when loaded
-FLOW_SECONDS = 30  # a trainer finishes its step and saves within this
-STOP_SECONDS = 15
-RESTARTS = 5  # of one child within RESTART_WINDOW, then something is wrong for good
-RESTART_WINDOW = 600.0
-
-_LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+OWNER = "NESTLING_SUPERVISOR"  # in the environment of everything this starts
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,7 @@ class Place:
     host: str
     port: int
     home: Path
+    project: Path = ROOT  # the directory of prefect.yaml
 
     @property
     def url(self) -> str:
@@ -68,8 +64,9 @@ def database_url(text: str) -> str:
     if text.startswith(("postgresql+asyncpg://", "sqlite+aiosqlite://")):
         return text
     raise ConfigError(
-        f"{DATABASE}={text.split('://')[0]}://… is not a database of Prefect's server: it speaks asynchronous "
-        "PostgreSQL or SQLite only. Write postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE, or unset it for SQLite."
+        f"{DATABASE}={text.split('://')[0]}://… is not a database of Prefect's server: it speaks "
+        "asynchronous PostgreSQL or SQLite only. Write postgresql+asyncpg://USER:PASSWORD@HOST:PORT/DATABASE, "
+        "or unset it for SQLite."
     )
 
 
@@ -79,11 +76,12 @@ def settings(place: Place, environ: Mapping[str, str]) -> tuple[dict[str, str], 
     secret = {DATABASE, "PREFECT_API_KEY", "PREFECT_SERVER_API_AUTH_STRING", "PREFECT_SERVER_DATABASE_CONNECTION_URL"}
     client = {key: value for key, value in environ.items() if key not in secret} | {
         "DO_NOT_TRACK": "1",
-        "NESTLING_ROOT": str(ROOT),
+        OWNER: str(place.home),
+        "NESTLING_ROOT": str(place.project),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', os.defpath)}",
         "PREFECT_API_URL": f"{place.url}/api",
         "PREFECT_CLI_COLORS": "false",
-        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # HEARTBEAT_SECONDS of flows/automations.py, which imports Prefect
         "PREFECT_HOME": str(place.home),
         "PREFECT_WORKER_QUERY_SECONDS": "2",
         "PYTHONUNBUFFERED": "1",
@@ -128,80 +126,13 @@ def check_exposure(place: Place, environ: Mapping[str, str]) -> None:
     loopback = place.host in ("localhost", "::1") or place.host.startswith("127.")
     if not loopback and not environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         raise ConfigError(
-            f"host {place.host} is reachable from other machines and PREFECT_SERVER_API_AUTH_STRING is not set: whoever "
-            "reaches this API can run code on its workers. Set PREFECT_SERVER_API_AUTH_STRING=user:password, or stay "
-            "on 127.0.0.1 (docs/operations.md, Security)."
+            f"host {place.host} is reachable from other machines and PREFECT_SERVER_API_AUTH_STRING is not set: "
+            "whoever reaches this API can run code on its workers. Set PREFECT_SERVER_API_AUTH_STRING=user:password, "
+            "or stay on 127.0.0.1 (docs/operations.md, Security)."
         )
 
 
-@dataclass
-class Child:
-    """A program that runs as long as the supervisor does."""
-
-    name: str
-    command: Sequence[str]
-    env: Mapping[str, str]
-    log: Path
-    process: subprocess.Popen[bytes] | None = None
-    started: list[float] = field(default_factory=list)
-
-    def start(self) -> None:
-        supervisor = os.getpid()
-
-        def tie() -> None:  # in the child: die with the supervisor, and not by the terminal's Ctrl-C
-            os.setsid()
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != supervisor:
-                os._exit(1)
-
-        self.started.append(time.monotonic())
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
-                cwd=ROOT,
-                env=dict(self.env),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                preexec_fn=tie,
-            )
-
-    @property
-    def alive(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    def restart(self) -> None:
-        """Start again what ended by itself.
-
-        Raises:
-            HostFault: it keeps ending.
-        """
-        code = self.process.poll() if self.process else None
-        recent = [moment for moment in self.started if time.monotonic() - moment < RESTART_WINDOW]
-        if len(recent) > RESTARTS:
-            raise HostFault(
-                f"the {self.name} ended {len(recent)} times within {RESTART_WINDOW / 60:.0f} minutes (last code {code}), "
-                f"so starting it again would not help. The end of {self.log}:\n{tail(self.log)}"
-            )
-        print(f"the {self.name} ended with {code}; starting it again", flush=True)
-        self.start()
-
-    def stop(self) -> None:
-        if self.process is None or not self.alive:
-            return
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-
-
-def tail(path: Path, lines: int = 15) -> str:
-    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(empty)"
-
-
-def wait_healthy(place: Place, server: Child) -> None:
+def wait_healthy(place: Place, server: Program) -> None:
     """Return when the API answers.
 
     Raises:
@@ -227,59 +158,17 @@ def wait_healthy(place: Place, server: Child) -> None:
     )
 
 
-def deploy(env: Mapping[str, str]) -> None:
+def deploy(place: Place, env: Mapping[str, str]) -> None:
     """Pools, deployments and automations onto the running server, in a process of its own.
 
     Raises:
         HostFault: with what it printed.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.deploy"], cwd=ROOT, env=dict(env), capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-m", "flows.deploy", str(place.project)]
+    done = subprocess.run(command, cwd=ROOT, env=dict(env), capture_output=True, text=True, check=False)
     if done.returncode:
         raise HostFault(f"deploying prefect.yaml failed:\n{(done.stdout + done.stderr)[-3000:]}")
     print(done.stdout.strip(), flush=True)
-
-
-def stop_all(server: Child, worker: Child) -> None:
-    """Flow runs first, so that they can save and say so; then the worker, then the server, then whatever is left."""
-    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    runs = _flow_processes(server, worker)
-    if runs:
-        print(f"stopping {len(runs)} flow run(s); what they finished is kept", flush=True)
-    for process in runs:
-        _signal(process, signal.SIGTERM)
-    psutil.wait_procs(runs, timeout=FLOW_SECONDS)
-    worker.stop()
-    server.stop()
-    for process in psutil.Process().children(recursive=True):
-        _signal(process, signal.SIGKILL)
-
-
-def _flow_processes(server: Child, worker: Child) -> list[psutil.Process]:
-    """What the worker started, and what a killed worker left behind (this process adopts orphans)."""
-    own = {child.process.pid for child in (server, worker) if child.process}
-    adopted = [process for process in psutil.Process().children() if process.pid not in own]
-    of_worker = psutil.Process(worker.process.pid).children() if worker.process and worker.alive else []
-    return adopted + of_worker
-
-
-def _signal(process: psutil.Process, number: int) -> None:
-    try:
-        process.send_signal(number)
-    except psutil.NoSuchProcess:
-        pass
-
-
-def _reap(server: Child, worker: Child) -> None:
-    """Collect adopted processes that have ended."""
-    own = {child.process.pid for child in (server, worker) if child.process}
-    for process in psutil.Process().children():
-        try:
-            if process.pid not in own and process.status() == psutil.STATUS_ZOMBIE:
-                os.waitpid(process.pid, os.WNOHANG)
-        except (psutil.NoSuchProcess, ChildProcessError):
-            pass
 
 
 def _lock(home: Path) -> int:
@@ -312,47 +201,50 @@ def up(place: Place) -> int:
     place.logs.mkdir(parents=True, exist_ok=True)
     place.home.chmod(0o700)
     _lock(place.home)
+    end_leftovers(OWNER, str(place.home))
     check_port(place)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, _stop)
-    _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
     prefect = [sys.executable, "-m", "prefect"]
-    server = Child(
-        "server",
-        [*prefect, "server", "start", "--host", place.host, "--port", str(place.port)],
-        server_env,
-        place.logs / "server.log",
-    )
-    worker = Child(
-        "worker",
-        [*prefect, "worker", "start", "--pool", POOL, "--name", f"nestling-{platform.node()}"],
-        client_env,
-        place.logs / "worker.log",
-    )
+    serve = [*prefect, "server", "start", "--host", place.host, "--port", str(place.port)]
+    work = [*prefect, "worker", "start", "--pool", POOL, "--name", f"nestling-{platform.node()}"]
+    server = Program("server", serve, server_env, place.logs / "server.log", place.project)
+    worker = Program("worker", work, client_env, place.logs / "worker.log", place.project)
+    supervisor = Supervisor(server, worker)
+    runs = Runs(f"{place.url}/api", client_env.get("PREFECT_API_AUTH_STRING"), POOL)
     try:
-        database = (
-            "PostgreSQL" if "postgresql" in server_env.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "") else "SQLite"
-        )
-        print(f"starting the Prefect server ({database}) …", flush=True)
+        database = server_env.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite")
+        print(f"starting the Prefect server ({'PostgreSQL' if 'postgres' in database else 'SQLite'}) …", flush=True)
         server.start()
         wait_healthy(place, server)
         print("deploying prefect.yaml …", flush=True)
-        deploy(client_env)
+        deploy(place, client_env)
+        if count := runs.queue_again(runs.started(), "its machine stopped; resumed by make ui"):
+            print(f"{count} run(s) were interrupted when this machine stopped; they go on now", flush=True)
         worker.start()
         print(welcome(place), flush=True)
-        while True:
-            time.sleep(1.0)
-            for child in (server, worker):
-                if not child.alive:
-                    child.restart()
-            _reap(server, worker)
+        for _ in supervisor.keep():
+            pass
     except KeyboardInterrupt:
-        return 0
+        pass
     finally:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN)
-        stop_all(server, worker)
+        pause(supervisor, runs)
         print(f"stopped; state is kept in {place.home}", flush=True)
+    return 0
+
+
+def pause(supervisor: Supervisor, runs: Runs) -> None:
+    """Stop everything; runs that were cut short wait in the queue for the next `make ui`."""
+    interrupted: list[str] = []
+    with contextlib.suppress(OSError):
+        interrupted = runs.started()
+    supervisor.stop_work()
+    with contextlib.suppress(OSError):  # a server that is gone cannot be told; the next start finds them
+        if count := runs.queue_again(interrupted, "paused: make ui was stopped"):
+            print(f"{count} run(s) wait for the next `make ui`; cancel them there to end them for good", flush=True)
+    supervisor.stop()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -393,20 +285,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("command", choices=("up", "down", "deploy"))
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=4200)
-    parser.add_argument(
-        "--home",
-        type=Path,
-        default=Path(os.environ.get("NESTLING_PREFECT_HOME") or ".nestling/prefect"),
-        help="state of the server: database, logs",
-    )
+    home = os.environ.get("NESTLING_PREFECT_HOME") or ROOT / ".nestling" / "prefect"
+    parser.add_argument("--home", type=Path, default=Path(home), help="state of the server: database, logs")
+    parser.add_argument("--project", type=Path, default=ROOT, help="directory of prefect.yaml")
     args = parser.parse_args(argv)
-    place = Place(args.host, args.port, args.home.absolute())
+    place = Place(args.host, args.port, args.home.absolute(), args.project.absolute())
     try:
         if args.command == "up":
             return up(place)
         if args.command == "down":
             return down(place)
-        deploy(settings(place, os.environ)[1])
+        deploy(place, settings(place, os.environ)[1])
     except NestlingError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,0 +1,56 @@
+"""Flow runs that stopped with their machine: found, and put back in the queue for the next worker.
+
+The automations watch a living server. When the server itself stops or loses power, its memory of heartbeats is gone,
+so `make ui` looks for such runs when it stops and when it starts. Plain HTTP: this runs in the supervisor.
+"""
+
+import base64
+import json
+from datetime import UTC, datetime
+from typing import Any
+from urllib.request import Request, urlopen
+
+STARTED = ("PENDING", "RUNNING")
+TAG = "preemptible"  # PREEMPTIBLE of flows/automations.py, which imports Prefect
+
+
+class Runs:
+    """The flow runs of one work pool, over the API of a running server."""
+
+    def __init__(self, api: str, auth: str | None, pool: str):
+        self._api = api
+        self._pool = pool
+        self._headers = {"Content-Type": "application/json"}
+        if auth:
+            self._headers["Authorization"] = "Basic " + base64.b64encode(auth.encode()).decode()
+
+    def started(self) -> list[str]:
+        """Ids of the preemptible runs that have started and not ended."""
+        found = self._post(
+            "/flow_runs/filter",
+            {
+                "flow_runs": {"state": {"type": {"any_": list(STARTED)}}, "tags": {"all_": [TAG]}},
+                "work_pools": {"name": {"any_": [self._pool]}},
+                "limit": 200,
+            },
+        )
+        return [run["id"] for run in found]
+
+    def queue_again(self, ids: list[str], why: str) -> int:
+        """Put those that have not ended by themselves back in the queue; returns how many."""
+        if not ids:
+            return 0
+        states = ["CRASHED", *STARTED]
+        found = self._post(
+            "/flow_runs/filter", {"flow_runs": {"id": {"any_": ids}, "state": {"type": {"any_": states}}}}
+        )
+        for run in found:
+            details = {"scheduled_time": datetime.now(UTC).isoformat()}
+            state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": why, "state_details": details}
+            self._post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
+        return len(found)
+
+    def _post(self, path: str, body: dict[str, Any]) -> Any:
+        request = Request(self._api + path, data=json.dumps(body).encode(), headers=self._headers, method="POST")
+        with urlopen(request, timeout=30) as response:
+            return json.load(response)

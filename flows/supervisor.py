@@ -1,0 +1,162 @@
+"""Programs that live and die with this process: started, restarted when they end, stopped with all they started."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from tasks.errors import HostFault
+
+WORK_SECONDS = 30  # what a worker runs may save within this
+STOP_SECONDS = 15
+RESTARTS = 5  # of one program within RESTART_WINDOW, then something is wrong for good
+RESTART_WINDOW = 600.0  # seconds
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+
+
+def tail(path: Path, lines: int = 15) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(empty)"
+
+
+@dataclass
+class Program:
+    """One program, its environment and its log."""
+
+    name: str
+    command: Sequence[str]
+    env: Mapping[str, str]
+    log: Path
+    cwd: Path
+    process: subprocess.Popen[bytes] | None = None
+    started: list[float] = field(default_factory=list)
+
+    def start(self) -> None:
+        supervisor = os.getpid()
+
+        def tie() -> None:  # in the child: die with the supervisor, and not by the terminal's Ctrl-C
+            os.setsid()
+            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != supervisor:
+                os._exit(1)
+
+        self.started.append(time.monotonic())
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=self.cwd,
+                env=dict(self.env),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                preexec_fn=tie,
+            )
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def restart(self) -> None:
+        """Start again what ended by itself.
+
+        Raises:
+            HostFault: it keeps ending.
+        """
+        code = self.process.poll() if self.process else None
+        recent = [moment for moment in self.started if time.monotonic() - moment < RESTART_WINDOW]
+        if len(recent) > RESTARTS:
+            raise HostFault(
+                f"the {self.name} ended {len(recent)} times within {RESTART_WINDOW / 60:.0f} minutes, last with code "
+                f"{code}, so starting it again would not help. The end of {self.log}:\n{tail(self.log)}"
+            )
+        print(f"the {self.name} ended with {code}; starting it again", flush=True)
+        self.start()
+
+    def stop(self) -> None:
+        if self.process is None or not self.alive:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+class Supervisor:
+    """Keeps a server and the workers that depend on it; adopts what a killed worker leaves behind."""
+
+    def __init__(self, server: Program, worker: Program):
+        self.server = server
+        self.worker = worker
+        _LIBC.prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+    def keep(self) -> Iterator[None]:
+        """Once a second: restart what ended, collect what was adopted. Never ends by itself.
+
+        Raises:
+            HostFault: a program keeps ending.
+        """
+        while True:
+            for program in (self.server, self.worker):
+                if not program.alive:
+                    program.restart()
+            for process in self._adopted():
+                with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
+                    if process.status() == psutil.STATUS_ZOMBIE:
+                        os.waitpid(process.pid, os.WNOHANG)
+            yield
+            time.sleep(1.0)
+
+    def stop_work(self) -> None:
+        """End what the worker runs first, so that it can save and say so; then the worker."""
+        running = self._adopted()
+        if self.worker.process and self.worker.alive:
+            running += psutil.Process(self.worker.process.pid).children()
+        if running:
+            print(f"stopping {len(running)} flow run(s) …", flush=True)
+        for process in running:
+            _signal(process, signal.SIGTERM)
+        psutil.wait_procs(running, timeout=WORK_SECONDS)
+        self.worker.stop()
+
+    def stop(self) -> None:
+        """End everything: the server, and whatever is left."""
+        self.stop_work()
+        self.server.stop()
+        for process in psutil.Process().children(recursive=True):
+            _signal(process, signal.SIGKILL)
+
+    def _adopted(self) -> list[psutil.Process]:
+        own = {program.process.pid for program in (self.server, self.worker) if program.process}
+        return [process for process in psutil.Process().children() if process.pid not in own]
+
+
+def end_leftovers(variable: str, value: str) -> int:
+    """End the processes that carry this environment variable: a killed supervisor's worker may outlive it."""
+    left = [process for process in psutil.process_iter() if _carries(process, variable, value)]
+    for process in left:
+        _signal(process, signal.SIGTERM)
+    for process in psutil.wait_procs(left, timeout=STOP_SECONDS)[1]:
+        _signal(process, signal.SIGKILL)
+    return len(left)
+
+
+def _carries(process: psutil.Process, variable: str, value: str) -> bool:
+    try:
+        return process.pid != os.getpid() and process.environ().get(variable) == value
+    except psutil.Error:
+        return False
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        process.send_signal(number)
