@@ -1,0 +1,98 @@
+"""`python -m tasks.train RUN.json`: one trainer process. Its exit code says what to do next (design 4)."""
+
+import argparse
+import ctypes
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+from tasks.errors import ConfigError, HostFault, NestlingError
+from tasks.train.run import RunSpec, read_run
+
+PARENT = "NESTLING_PARENT_PID"  # set by a launcher whose death ends the trainer
+log = logging.getLogger("tasks.train")
+
+
+def main() -> int:
+    """Train, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.train", description=__doc__)
+    parser.add_argument("run", type=Path, help="the run.json that the train stage wrote")
+    path = parser.parse_args().run
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    _die_with_parent(stop)
+    log.info("process %s, %s", os.getpid(), path)
+    spec: RunSpec | None = None
+    try:
+        spec = read_run(path)
+        spec.error.unlink(missing_ok=True)
+        _train(spec, stop)
+    except NestlingError as error:
+        return _failed(spec, error.exit_code, str(error))
+    except OSError as error:
+        traceback.print_exc()
+        return _failed(spec, HostFault.exit_code, f"{type(error).__name__}: {error}")
+    except Exception as error:
+        traceback.print_exc()
+        return _failed(spec, 1, f"{type(error).__name__}: {error}")
+    return 0
+
+
+def _train(spec: RunSpec, stop: threading.Event) -> None:
+    import jax
+
+    from tasks.train.trainer import train
+
+    try:
+        train(spec, stop.is_set)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise HostFault(
+                f"JAX stopped: {str(error)[:600]}. A device or its driver failed; nothing is lost but the steps since "
+                "the "
+                "newest checkpoint. The same command resumes; if it fails again, take another host."
+            ) from error
+        raise ConfigError(
+            f"out of memory with batch_tokens={spec.config.batch_tokens:,}, micro_batches={spec.config.micro_batches}, "
+            f"remat={spec.config.remat!r}: {str(error)[:300]}. A rerun would fail again. Raise micro_batches, set "
+            "remat to "
+            "full, or use more devices."
+        ) from error
+
+
+def _failed(spec: RunSpec | None, code: int, message: str) -> int:
+    log.error("exit %s: %s", code, message)
+    if spec is not None:
+        try:
+            spec.run_dir.mkdir(parents=True, exist_ok=True)
+            spec.error.write_text(json.dumps({"code": code, "message": message}, ensure_ascii=False) + "\n")
+        except OSError:
+            log.exception("error.json could not be written")
+    return code
+
+
+def _die_with_parent(stop: threading.Event) -> None:
+    """Save and go when the process that started us is gone, even if it was killed with SIGKILL."""
+    parent = int(os.environ.get(PARENT, "0"))
+    if not parent:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != parent:  # it was gone before the line above
+        stop.set()
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of libraries (grain, orbax, XLA) may still wait for something; everything of ours is on disk.
+    os._exit(code)

@@ -1,0 +1,46 @@
+"""A trained state to the directory that transformers, vLLM and the next stage read."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from model.config import DecoderConfig
+from model.convert import save_hf
+from model.loop import Params, join_model
+from tasks.tokens import FILES, TextTokenizer
+from tasks.train.journal import lasting
+from tasks.train.run import RunSpec
+
+TOKENIZER_FILES = (*FILES, "added_tokens.json", "vocab.json", "merges.txt")
+
+
+def export(spec: RunSpec, cfg: DecoderConfig, params: Params, tokenizer: TextTokenizer, ledger: dict[str, Any]) -> None:
+    """Write `result/`: model/, metrics.jsonl, token_ledger.json. It appears when all of it is there.
+
+    The same state gives the same bytes: times are left out.
+    """
+    partial = spec.result.with_name("result.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    model_dir = partial / "model"
+    model_dir.mkdir(parents=True)
+    marks: dict[str, Any] = {
+        "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": tokenizer.eos_id,
+        "pad_token_id": tokenizer.pad_id,
+    }
+    save_hf(join_model(cfg, params), model_dir, dtype=spec.config.export_dtype, hf_config=marks)
+    # A chat model ends its turn, a base model its document.
+    if spec.config.kind == "sft":
+        marks["eos_token_id"] = [tokenizer.eos_id, tokenizer.end_of_turn_id]
+    _write_json(model_dir / "generation_config.json", marks)
+    for name in TOKENIZER_FILES:
+        if (spec.tokenizer_dir / name).is_file():
+            shutil.copyfile(spec.tokenizer_dir / name, model_dir / name)
+    (partial / "metrics.jsonl").write_text(lasting(spec.metrics))
+    _write_json(partial / "token_ledger.json", ledger)
+    partial.rename(spec.result)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

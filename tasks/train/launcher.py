@@ -1,0 +1,232 @@
+"""Starts trainer processes, follows them, and decides what their end means."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from model.cpu import cpu_environment
+from tasks.errors import ConfigError, DataFault, HostFault, NestlingError, Preempted
+from tasks.progress import Bar, track
+from tasks.train.run import RunSpec
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 90.0  # for a trainer to finish its step and save
+POLL_S = 0.2
+TAIL_LINES = 15
+DONE, PREEMPTED, HOST, DATA, CONFIG = (
+    0,
+    Preempted.exit_code,
+    HostFault.exit_code,
+    DataFault.exit_code,
+    ConfigError.exit_code,
+)
+
+
+class TrainerError(NestlingError):
+    """The trainer stopped on something that nobody foresaw."""
+
+
+class Launcher(Protocol):
+    """Starts one trainer and waits for its end."""
+
+    def run(self, spec: RunSpec, run_json: Path, follow: "Follow") -> int:
+        """The exit code; negative for a signal, as subprocess says it."""
+        ...
+
+
+class Follow(Protocol):
+    """Called a few times a second while a trainer runs."""
+
+    def __call__(self) -> None: ...
+
+
+class LocalLauncher:
+    """A subprocess of this one. It dies with it, and saves when it is told to stop."""
+
+    def run(self, spec: RunSpec, run_json: Path, follow: Follow) -> int:
+        with spec.log.open("ab") as out:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "tasks.train", str(run_json)],
+                env=trainer_environment(spec),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C comes to us; we tell the child
+                cwd=_root(),
+            )
+            try:
+                while child.poll() is None:
+                    follow()
+                    time.sleep(POLL_S)
+            except BaseException:
+                _stop(child)
+                raise
+            finally:
+                follow()
+        assert child.returncode is not None
+        return child.returncode
+
+
+def trainer_environment(spec: RunSpec) -> dict[str, str]:
+    """The variables of a trainer: the allocator's on CPUs, a compile cache that outlives it, who its parent is."""
+    environment = dict(os.environ)
+    if not spec.config.needs:
+        environment |= cpu_environment()
+    environment |= {
+        "NESTLING_PARENT_PID": str(os.getpid()),
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(_root()), environment.get("PYTHONPATH")])),
+        "TF_CPP_MIN_LOG_LEVEL": environment.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+    }
+    environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(_root() / ".cache" / "jax"))
+    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    return environment
+
+
+def train_to_the_end(spec: RunSpec, launcher: Launcher, label: str, steps: int) -> int:
+    """Run trainers until one finishes; returns how many were started.
+
+    Pre-emptions and host faults are tried again, each with its own budget, which is full again after every new
+    checkpoint: a run that gets on is never given up. Data, config and code faults are not tried again.
+
+    Raises:
+        DataFault, ConfigError, TrainerError: what the trainer said.
+        Preempted, HostFault: a budget is spent.
+    """
+    run_json = spec.write()
+    budgets = {PREEMPTED: spec.config.preempt_budget, HOST: spec.config.fault_budget}
+    left = dict(budgets)
+    reached, starts = _reached(spec), 0
+    with track(label, steps, unit="steps") as bar:
+        follow = _Follower(spec.metrics, bar)
+        follow.resume()
+        while True:
+            starts += 1
+            spec.error.unlink(missing_ok=True)
+            code = launcher.run(spec, run_json, follow)
+            if code == DONE:
+                return starts
+            kind = HOST if code < 0 else code
+            if kind not in budgets:
+                raise _fault(spec, code)
+            if _reached(spec) > reached:
+                reached, left = _reached(spec), dict(budgets)
+            if not left[kind]:
+                raise _spent(spec, code, budgets[kind])
+            left[kind] -= 1
+            log.warning("%s; started again (%s of %s left)", _said(spec, code), left[kind], budgets[kind])
+
+
+@dataclass
+class _Follower:
+    """Turns new lines of metrics.jsonl into progress."""
+
+    path: Path
+    bar: Bar
+    step: int = 0
+    offset: int = 0
+
+    def resume(self) -> None:
+        """Count what an earlier run did as done."""
+        line = self._newest()
+        if line is not None:
+            self.step = line["step"]
+            self.bar.resume(self.step)
+
+    def __call__(self) -> None:
+        """Tell the bar about the newest line."""
+        line = self._newest()
+        if line is not None and line["step"] > self.step:
+            note = f"loss {line['loss']:.3f}, {line['tokens_per_s']:,.0f} tokens/s"
+            self.bar.advance(line["step"] - self.step, note=note)
+            self.step = line["step"]
+
+    def _newest(self) -> dict[str, Any] | None:
+        if not self.path.exists():
+            return None
+        if self.path.stat().st_size < self.offset:  # a resumed trainer took lines away
+            self.offset = 0
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self.offset += len(whole)
+        try:
+            return json.loads(whole.splitlines()[-1]) if whole else None
+        except ValueError:  # read while it was replaced; read all of it the next time
+            self.offset = 0
+            return None
+
+
+def _stop(child: "subprocess.Popen[bytes]") -> None:
+    """Ask a trainer to save and go; insist after the grace."""
+    if child.poll() is not None:
+        return
+    log.warning("stopping the trainer (process %s); it saves first", child.pid)
+    child.terminate()
+    try:
+        child.wait(GRACE_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _fault(spec: RunSpec, code: int) -> NestlingError:
+    for kind in (DataFault, ConfigError):
+        if code == kind.exit_code:
+            return kind(_said(spec, code))
+    tail = "\n".join(f"  | {line}" for line in _tail(spec.log))
+    return TrainerError(
+        f"{_said(spec, code)}\n{tail}\nThis is a fault in the program, so it is not tried again. What was trained is "
+        "kept in "
+        f"{spec.run_dir}; please report the lines above."
+    )
+
+
+def _spent(spec: RunSpec, code: int, budget: int) -> NestlingError:
+    text = (
+        f"{_said(spec, code)} That was number {budget + 1} in a row without a new checkpoint, {budget} are tried "
+        "again. "
+        f"Steps up to {_reached(spec)} are kept in {spec.run_dir}, the same command resumes. Look at {spec.log}; raise "
+        "preempt_budget or fault_budget, or save more often (save_every_steps)."
+    )
+    return Preempted(text) if code == PREEMPTED else HostFault(text)
+
+
+def _said(spec: RunSpec, code: int) -> str:
+    """What the trainer wrote about its end, or what its exit code means."""
+    try:
+        return str(json.loads(spec.error.read_text())["message"])
+    except (OSError, ValueError, KeyError):
+        pass
+    if code < 0:
+        why = " (memory may have run out)" if code == -signal.SIGKILL else ""
+        return f"the trainer was killed by {signal.Signals(-code).name}{why}."
+    return f"the trainer ended with exit code {code}."
+
+
+def _reached(spec: RunSpec) -> int:
+    """The newest step with a finished checkpoint."""
+    if not spec.checkpoints.is_dir():
+        return 0
+    return max((int(path.name) for path in spec.checkpoints.iterdir() if path.name.isdigit()), default=0)
+
+
+def _tail(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+    except OSError:
+        return []
+
+
+def _root() -> Path:
+    """The clone: `python -m tasks.train` runs from it, so that flow and trainer are of one commit."""
+    return Path(__file__).resolve().parents[2]

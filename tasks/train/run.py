@@ -1,0 +1,125 @@
+"""`run.json`: everything a trainer process is told, and the places it writes to.
+
+RUN_DIR/run.json         what to do                     checkpoints/  Orbax, one directory a step
+        metrics.jsonl    one line a step, as it happens saves.jsonl   the steps whose checkpoint is known to be whole
+        result/          the model, when finished       error.json    why it stopped, when it did
+        trainer.log      its output                     dump/         the batch that made a NaN
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from tasks.errors import ConfigError
+from tasks.train.config import TrainConfig
+from tasks.train.journal import write_whole
+
+
+class RunIdentity(BaseModel):
+    """What a checkpoint was made from; a run never goes on with anything else."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: dict[str, Any]  # semantic fields only
+    data: str
+    tokenizer: str
+    base: str
+
+    def differences(self, other: "RunIdentity") -> list[str]:
+        """Readable `name: mine -> other's`, for every part that differs."""
+        mine, theirs = self._flat(), other._flat()
+        names = sorted(mine.keys() | theirs.keys())
+        return [f"{n}: {mine.get(n)} -> {theirs.get(n)}" for n in names if mine.get(n) != theirs.get(n)]
+
+    def _flat(self) -> dict[str, Any]:
+        return {"data": self.data, "tokenizer": self.tokenizer, "base": self.base} | self.config
+
+
+class RunSpec(BaseModel):
+    """One training run, resolved: local paths instead of references."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    config: TrainConfig
+    identity: RunIdentity
+    run_dir: Path
+    data_dir: Path
+    """`data/` of the pack artifact."""
+    tokenizer_dir: Path
+    base_dir: Path | None = None
+    """A Hugging Face directory to start from."""
+
+    @property
+    def metrics(self) -> Path:
+        return self.run_dir / "metrics.jsonl"
+
+    @property
+    def saves(self) -> Path:
+        return self.run_dir / "saves.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.run_dir / "checkpoints"
+
+    @property
+    def result(self) -> Path:
+        return self.run_dir / "result"
+
+    @property
+    def error(self) -> Path:
+        return self.run_dir / "error.json"
+
+    @property
+    def log(self) -> Path:
+        return self.run_dir / "trainer.log"
+
+    @property
+    def dump(self) -> Path:
+        return self.run_dir / "dump"
+
+    def mixture(self) -> dict[str, Any]:
+        """The mixture.json of the data, which must fit the kind of run and the tokenizer.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        mixture = json.loads((self.data_dir / "mixture.json").read_text())
+        wanted = "chat" if self.config.kind == "sft" else "text"
+        if mixture["kind"] != wanted:
+            raise ConfigError(
+                f"kind={self.config.kind!r} reads {wanted} records, {self.data_dir} holds {mixture['kind']}: "
+                "documents have no "
+                "answers to learn, and conversations are not learnt whole. Give the other mixture or the other kind."
+            )
+        if mixture["tokenizer_digest"] != self.identity.tokenizer:
+            raise ConfigError(
+                f"the records were counted with tokenizer {mixture['tokenizer_digest'][:12]}, the run has "
+                f"{self.identity.tokenizer[:12]}: budgets and lengths would be wrong. Pack again with this tokenizer, "
+                "or "
+                "train with the other."
+            )
+        return mixture
+
+    def write(self) -> Path:
+        """Write run.json whole and return its path."""
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        path = self.run_dir / "run.json"
+        write_whole(path, self.model_dump_json(indent=1) + "\n")
+        return path
+
+
+def read_run(path: Path) -> RunSpec:
+    """A run.json.
+
+    Raises:
+        ConfigError: it is not there or not sound.
+    """
+    try:
+        return RunSpec.model_validate_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be used ({error}): it says what to train. The train stage writes it; run a flow, or see "
+            "docs/stages/train.md for its fields."
+        ) from error

@@ -1,0 +1,86 @@
+"""The train stage: resolve a run, have it trained in a process of its own, keep the result as one unit."""
+
+import json
+from pathlib import Path
+
+from tasks.artifact import Artifact, Stage, Workspace, open_artifact
+from tasks.errors import ConfigError
+from tasks.train.config import TrainConfig
+from tasks.train.journal import timings
+from tasks.train.launcher import Launcher, LocalLauncher, train_to_the_end
+from tasks.train.run import RunIdentity, RunSpec
+
+UNIT = "train"
+LAUNCHERS: dict[str, Launcher] = {"local": LocalLauncher()}
+
+
+def train(workspace: Workspace, config: TrainConfig, inputs: dict[str, Artifact]) -> None:
+    """Train (or go on training) and keep model/, metrics.jsonl and token_ledger.json."""
+    record = workspace.unit_record(UNIT)
+    if record is None:
+        config.check_machine()
+        spec = resolve(workspace.scratch, config, inputs)
+        steps = config.steps(spec.mixture()["total_tokens"])
+        starts = train_to_the_end(spec, LAUNCHERS[config.launcher], f"train {workspace.name}", steps)
+        with workspace.unit(UNIT) as unit:
+            for path in sorted(path for path in spec.result.rglob("*") if path.is_file()):
+                unit.add_file(path.relative_to(spec.result).as_posix(), path)
+            last = json.loads((spec.result / "metrics.jsonl").read_text().splitlines()[-1])
+            unit.note(
+                tokens=last["tokens"], final_loss=last["loss"], trainer_starts=starts, timings=timings(spec.metrics)
+            )
+        record = workspace.unit_record(UNIT)
+        assert record is not None
+    workspace.note(**record.facts)
+
+
+def resolve(run_dir: Path, config: TrainConfig, inputs: dict[str, Artifact]) -> RunSpec:
+    """The run with local paths for its inputs.
+
+    Raises:
+        ConfigError: an input is missing or is not what its role needs.
+    """
+    if "data" not in inputs:
+        raise ConfigError(
+            f"inputs {sorted(inputs)} have no data: a run needs records to train on. Set data to a pack artifact, for "
+            "example pack/tiny:pretrain."
+        )
+    data, base = inputs["data"], inputs.get("base")
+    tokenizer = inputs.get("tokenizer") or _tokenizer_of(data)
+    if base is not None and not base.files("model/"):
+        raise ConfigError(
+            f"{base.url} has no model/: base is a model to start from. Give a train or teacher artifact, for example "
+            "pretrain/tiny."
+        )
+    return RunSpec(
+        config=config,
+        identity=RunIdentity(
+            config=config.semantic(),
+            data=data.manifest.content_digest,
+            tokenizer=tokenizer.manifest.content_digest,
+            base=base.manifest.content_digest if base is not None else "",
+        ),
+        run_dir=run_dir,
+        data_dir=data.local_dir(),
+        tokenizer_dir=tokenizer.local_dir(),
+        base_dir=base.local_dir("model/") if base is not None else None,
+    )
+
+
+def _tokenizer_of(data: Artifact) -> Artifact:
+    parent = data.manifest.parents.get("tokenizer")
+    if parent is None:
+        raise ConfigError(
+            f"{data.url} does not say which tokenizer counted it: its parents are {sorted(data.manifest.parents)}. "
+            "Set tokenizer to the artifact."
+        )
+    return open_artifact(parent.url)
+
+
+TRAIN = Stage(
+    name="train",
+    version="1",
+    run=train,
+    code=("tasks.train", "tasks.tokens", "model"),
+    expensive=True,
+)

@@ -1,0 +1,269 @@
+"""The training process: restore, step, save, export. What it promises is that an interruption changes nothing.
+
+Everything a step depends on is in the checkpoint (weights, moments, step, position in the data) or in run.json, so the
+steps after a resume are those of the undisturbed run, bit for bit on the same kind of machine.
+"""
+
+import fcntl
+import json
+import logging
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from model.checkpoint import CheckpointError, Checkpoints
+from model.convert import load_hf
+from model.loop import Metrics, TrainState, abstract_state, init_state, make_train_step, state_of_model
+from model.sharding import put_batch
+from tasks.errors import ConfigError, DataFault, HostFault, Preempted
+from tasks.tokens import TextTokenizer
+from tasks.train.devices import decoder_here, preflight
+from tasks.train.export import export
+from tasks.train.feed import Batches, FeedConfig, State, open_sources, prefetched, token_ledger
+from tasks.train.journal import Journal
+from tasks.train.packing import Row
+from tasks.train.run import RunIdentity, RunSpec
+
+log = logging.getLogger(__name__)
+
+LOCK_WAIT_S = 120.0  # a trainer that lost its flow saves before it goes
+
+
+@dataclass
+class Position:
+    """How far a run is; everything but the arrays."""
+
+    step: int
+    tokens: int
+    feed: State | None
+
+
+@dataclass
+class _Pending:
+    """A step that was given to the devices and whose numbers were not read yet."""
+
+    step: int
+    metrics: Metrics
+    batch: Row
+    wait_s: float
+
+
+def train(spec: RunSpec, should_stop: Callable[[], bool]) -> None:
+    """Train to the end and write `result/`; resume where an earlier process of the same run was stopped.
+
+    Raises:
+        Preempted: should_stop() became true; the newest step is saved.
+        DataFault: a number is not finite, or a checkpoint is damaged and allow_rollback is off.
+        ConfigError: data, base, mesh or checkpoint do not belong together.
+    """
+    with _only_one(spec.run_dir):
+        if spec.result.is_dir():
+            log.info("%s is finished", spec.run_dir)
+            return
+        _Trainer(spec, should_stop).run()
+
+
+class _Trainer:
+    def __init__(self, spec: RunSpec, should_stop: Callable[[], bool]):
+        config = spec.config
+        mixture = spec.mixture()
+        self._spec, self._config, self._should_stop = spec, config, should_stop
+        self._tokenizer = TextTokenizer(spec.tokenizer_dir)
+        self._sources = open_sources(spec.data_dir, mixture, config.seed)
+        self._steps = config.steps(mixture["total_tokens"])
+        self._optimizer = config.optimizer(self._steps)
+        self._mesh = preflight(config)
+        self._cfg = decoder_here(config, self._tokenizer, spec.base_dir)
+        feed = FeedConfig(mixture["kind"], config.seq_len, config.rows, config.streams, config.seed, config.loss_turns)
+        self._batches = Batches(self._sources, self._tokenizer, feed)
+        self._journal = Journal(spec.metrics, spec.saves)
+        self._unconfirmed: int | None = None
+        self._at = Position(0, 0, None)
+        planned = self._steps * config.batch_tokens
+        if planned > 1.01 * mixture["total_tokens"]:
+            times = planned / mixture["total_tokens"]
+            log.warning("%s tokens are %.2f times the mixture: documents are seen more often", f"{planned:,}", times)
+
+    def run(self) -> None:
+        with Checkpoints(self._spec.checkpoints, keep=self._config.keep) as checkpoints:
+            _sweep(self._spec.checkpoints)
+            state = self._restore(checkpoints) or self._fresh()
+            self._journal.begin(self._at.step)
+            feed = prefetched(self._batches)
+            try:
+                if self._at.feed is not None:
+                    feed.set_state(self._at.feed)
+                state = self._loop(state, feed, checkpoints)
+                ledger = token_ledger(self._sources, self._batches, feed.get_state())
+            finally:
+                feed.close()
+                self._journal.close()
+        export(self._spec, self._cfg, state.params, self._tokenizer, ledger)
+
+    def _loop(self, state: TrainState, feed: Any, checkpoints: Checkpoints) -> TrainState:
+        step_of = make_train_step(
+            self._cfg, self._optimizer, mesh=self._mesh, accumulate=self._config.micro_batches, loss=self._loss()
+        )
+        log.info("%s steps of %s tokens from step %s", self._steps, f"{self._config.batch_tokens:,}", self._at.step)
+        pending: _Pending | None = None
+        clock = time.monotonic()
+        for step in range(self._at.step + 1, self._steps + 1):
+            began = time.monotonic()
+            batch = next(feed)
+            waited = time.monotonic() - began
+            state, metrics = step_of(state, put_batch(batch, self._mesh))
+            # The numbers of a step are read while the next one computes.
+            if pending is not None:
+                clock = self._finish(pending, clock)
+            pending = _Pending(step, metrics, batch, waited)
+            stop = self._should_stop()
+            if stop or step == self._steps or step % self._config.save_every_steps == 0:
+                clock = self._finish(pending, clock)
+                pending = None
+                self._save(state, feed.get_state(), checkpoints)
+                if stop and step < self._steps:
+                    self._confirm(checkpoints)
+                    raise Preempted(f"stopped at step {step} of {self._steps}; it is saved, the same command resumes.")
+        self._confirm(checkpoints)
+        return state
+
+    def _finish(self, done: _Pending, clock: float) -> float:
+        """Read the numbers of a step, check and write them; returns the time."""
+        numbers = {name: float(value) for name, value in jax.device_get(done.metrics).items()}
+        if not all(math.isfinite(numbers[name]) for name in ("loss", "grad_norm")):
+            raise self._not_finite(done, numbers)
+        tokens = int(np.count_nonzero(done.batch["segments_BT"]))
+        self._at = Position(done.step, self._at.tokens + tokens, None)
+        now = time.monotonic()
+        timing = {"seconds": now - clock, "tokens_per_s": tokens / max(now - clock, 1e-9), "wait_s": done.wait_s}
+        line = {"step": done.step} | numbers | {"tokens": self._at.tokens}
+        self._journal.step(line | {name: round(value, 5) for name, value in timing.items()})
+        if done.step % self._config.log_every == 0 or done.step == self._steps:
+            log.info(
+                "step %s/%s loss %.4f lr %.3g grad %.3f %.0f tokens/s",
+                done.step, self._steps, numbers["loss"], numbers["lr"], numbers["grad_norm"], timing["tokens_per_s"],
+            )  # fmt: skip
+        return now
+
+    def _save(self, state: TrainState, feed: State, checkpoints: Checkpoints) -> None:
+        self._confirm(checkpoints)
+        self._journal.before_save()
+        facts = {"identity": self._spec.identity.model_dump(mode="json"), "tokens": self._at.tokens, "feed": feed}
+        checkpoints.save(self._at.step, state, facts)
+        self._unconfirmed = self._at.step
+
+    def _confirm(self, checkpoints: Checkpoints) -> None:
+        """Wait for the save under way and write down that it is whole: at most one is ever unknown."""
+        if self._unconfirmed is not None:
+            checkpoints.wait()
+            self._journal.saved(self._unconfirmed)
+            self._unconfirmed = None
+
+    def _fresh(self) -> TrainState:
+        if self._spec.base_dir is None:
+            return init_state(self._cfg, self._optimizer, seed=self._config.seed, mesh=self._mesh)
+        try:
+            model = load_hf(self._spec.base_dir, self._cfg, mesh=self._mesh)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        return state_of_model(model, self._optimizer, mesh=self._mesh)
+
+    def _restore(self, checkpoints: Checkpoints) -> TrainState | None:
+        """The newest checkpoint, never one older than the newest known to be whole unless that is allowed."""
+        newest = self._journal.newest_save()
+        for step in reversed(checkpoints.steps()):
+            self._require_no_rollback(step, newest)
+            like = abstract_state(self._cfg, self._optimizer, mesh=self._mesh)
+            try:
+                found = checkpoints.restore(like, step)
+            except CheckpointError as error:
+                if not self._config.allow_rollback:
+                    raise DataFault(f"{error} To let the run do that by itself, set allow_rollback.") from error
+                log.warning("%s", error)
+                shutil.rmtree(self._spec.checkpoints / str(step))
+                continue
+            saved = RunIdentity.model_validate(found.extra["identity"])
+            if differences := saved.differences(self._spec.identity):
+                raise ConfigError(
+                    f"{self._spec.run_dir} holds a run of something else ({'; '.join(differences[:5])}): going on "
+                    "would mix "
+                    "two runs. Use another run directory, or the config and data of the checkpoint."
+                )
+            self._journal.forget_saves(after=step)
+            if step > newest:  # whole, but its process was killed before it could say so
+                self._journal.saved(step)
+            self._at = Position(found.step, found.extra["tokens"], found.extra["feed"])
+            log.info("resumed at step %s of %s", step, self._steps)
+            return found.state
+        self._require_no_rollback(0, newest)
+        self._journal.forget_saves(after=0)
+        return None
+
+    def _require_no_rollback(self, step: int, newest: int) -> None:
+        if step < newest and not self._config.allow_rollback:
+            raise DataFault(
+                f"the newest checkpoint is of step {step}, but step {newest} was saved and confirmed: its checkpoint "
+                "is gone, "
+                f"and {newest - step} steps would be done again in silence. Restore "
+                f"{self._spec.checkpoints}/{newest}, or set "
+                "allow_rollback to accept the loss."
+            )
+
+    def _not_finite(self, done: _Pending, numbers: dict[str, float]) -> DataFault:
+        """Keep the batch that gave a NaN and say where it is."""
+        shutil.rmtree(self._spec.dump, ignore_errors=True)
+        self._spec.dump.mkdir(parents=True)
+        np.savez(self._spec.dump / "batch.npz", **done.batch)  # pyright: ignore[reportArgumentType]
+        facts = {"step": done.step, "metrics": {name: repr(value) for name, value in numbers.items()}}
+        (self._spec.dump / "step.json").write_text(json.dumps(facts, indent=1) + "\n")
+        return DataFault(
+            f"step {done.step}: loss is {numbers['loss']}, gradient norm {numbers['grad_norm']}. Nothing after it "
+            "could be "
+            f"finite, so the run stops and saves nothing; the batch is in {self._spec.dump}, the steps before it in "
+            f"{self._spec.checkpoints}. Lower peak_lr, lengthen the warm-up, or look at the documents of that batch."
+        )
+
+    def _loss(self) -> Any:
+        from model.losses import next_token_loss
+
+        return next_token_loss
+
+
+@contextmanager
+def _only_one(run_dir: Path) -> Iterator[None]:
+    """Hold the run directory; the kernel lets go when the process ends, however it ends.
+
+    Raises:
+        HostFault: another trainer still holds it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with (run_dir / "trainer.lock").open("w") as file:
+        until = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise HostFault(
+                        f"{run_dir} is held by another trainer for more than {LOCK_WAIT_S:.0f} s: two would write the "
+                        "same "
+                        "checkpoints. Stop it (see trainer.log for its process id); this command then resumes its run."
+                    ) from None
+                time.sleep(0.2)
+        yield
+
+
+def _sweep(directory: Path) -> None:
+    """Remove what a save that was killed left behind; a finished checkpoint has a number for a name."""
+    for path in directory.glob("*"):
+        if path.is_dir() and not path.name.isdigit():
+            shutil.rmtree(path, ignore_errors=True)
