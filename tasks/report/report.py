@@ -11,7 +11,7 @@ import importlib.metadata
 import json
 import platform
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,14 @@ from tasks.report.words import duration, signed, signed_percent, visible
 TEMPLATES = Path(__file__).parent / "templates"
 UNIT = "report"
 PAGE = "report.html"
+PROOF = "proof.json"
 SECTIONS = (  # id, name, what must be there for it to be shown
     ("scores", "Scores", "contests"),
     ("corpus", "Corpus", "funnels"),
     ("mixture", "Mixture", "mixtures"),
     ("training", "Training", "trainings"),
     ("answers", "Answers", "answers"),
+    ("proof", "Proof", "proof"),
     ("synthetic", "Synthetic rows", "synthetic"),
     ("dropped", "Dropped rows", "dropped"),
     ("time", "Time and cost", ""),
@@ -56,6 +58,7 @@ class LicenceRow:
     key: str
     licence: Licence | None
     brought_by: tuple[Node, ...]
+    works: tuple[tuple[str, str], ...]  # (source, attribution), where the artifacts say so
 
     @property
     def duties(self) -> list[str]:
@@ -127,6 +130,7 @@ def _sections(nodes: Sequence[Node], config: ReportConfig) -> dict[str, Any]:
         "answers": answers(*shown),
         "synthetic": synthetic(*shown),
         "dropped": dropped(*shown),
+        "proof": proof_rows(nodes),
         "licences": licence_rows(nodes),
     }
     return found | {
@@ -165,7 +169,28 @@ def licence_rows(nodes: Sequence[Node]) -> list[LicenceRow]:
             brought.setdefault(licence, [])
             if licence not in inherited:
                 brought[licence].append(node)
-    return [LicenceRow(key, LICENCES.get(key), tuple(brought[key])) for key in sorted(brought)]
+    return [
+        LicenceRow(key, LICENCES.get(key), tuple(brought[key]), tuple(_works(key, brought[key])))
+        for key in sorted(brought)
+    ]
+
+
+def _works(licence: str, nodes: Sequence[Node]) -> Iterator[tuple[str, str]]:
+    for node in nodes:
+        sources: Any = node.manifest.extra.get("sources") if node.manifest else None
+        for source in sources if isinstance(sources, list) else ():
+            if isinstance(source, dict) and source.get("licence") == licence:
+                yield str(source.get("name", "")), str(source.get("attribution", ""))
+
+
+def proof_rows(nodes: Sequence[Node]) -> list[dict[str, Any]]:
+    """What each program that read the released model back found (proof.json)."""
+    rows: list[dict[str, Any]] = []
+    for node in nodes:
+        if node.artifact is not None and any(entry.path == PROOF for entry in node.artifact.manifest.files):
+            paths = node.artifact.read_json(PROOF).get("paths")
+            rows += [path for path in paths if isinstance(path, dict)] if isinstance(paths, list) else []
+    return rows
 
 
 def content_security_policy(style: str) -> str:

@@ -24,7 +24,9 @@ FILE_BUDGET = 16
 ROW_BUDGET = 5_000  # of one file
 SYNTHETIC_STAGES = ("synth", "instruct")
 TEXT_FIELDS = ("text", "answer", "completion", "content", "body", "document")
-FACT_FIELDS = ("url", "source", "language", "teacher", "licence", "id", "detail", "value")
+FIRST_FACTS = ("url", "source", "language", "teacher", "licence", "id")
+NO_FACTS = {*TEXT_FIELDS, "prompt", "messages", "reason", "unit", "meta", "crawl_time"}
+FACT_CHARS = 200
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ def answers(nodes: Sequence[Node], count: int, chars: int) -> list[Answer]:
 
 
 def sample(row: Mapping[str, Any], chars: int) -> Sample:
-    """A row as it is shown: its conversation, or its text, or (when it has neither) all of it as JSON."""
+    """A row as it is shown: its conversation or its text, and its other fields as facts."""
     turns = _turns(row)
     shown: list[tuple[str, str]] = []
     left = 0
@@ -117,7 +119,8 @@ def sample(row: Mapping[str, Any], chars: int) -> Sample:
         kept, cut = _cut(text, chars)
         shown.append((speaker, kept))
         left += cut
-    facts = [(name, _cut(_shown(row[name]), 200)[0]) for name in FACT_FIELDS if row.get(name) not in (None, "")]
+    names = [*(name for name in FIRST_FACTS if name in row), *sorted(row.keys() - {*FIRST_FACTS, *NO_FACTS})]
+    facts = [(name, _cut(_shown(row[name]), FACT_CHARS)[0]) for name in names if row[name] not in (None, "")]
     return Sample(tuple(shown), tuple(facts), str(row.get("language") or ""), left)
 
 
@@ -134,10 +137,7 @@ def _turns(row: Mapping[str, Any]) -> list[tuple[str, str]]:
     prompt = row.get("prompt")
     if prompt not in (None, ""):
         return [("prompt", _shown(prompt)), *([("answer", text)] if text is not None else [])]
-    if text is not None:
-        return [("", text)]
-    rest = {key: value for key, value in row.items() if key not in ("unit", "reason", *FACT_FIELDS)}
-    return [("", json.dumps(rest, ensure_ascii=False, sort_keys=True, default=str))] if rest else []
+    return [("", text)] if text is not None else []
 
 
 def _shown(value: Any) -> str:

@@ -27,6 +27,8 @@ class Training:
     best_loss: float | None
     peak_lr: float | None
     tokens_per_s: float | None  # median over the steps
+    wait_fraction: float | None  # of the steps' time spent waiting for data
+    starts: int  # how often the trainer was started: more than once after a pre-emption or a fault
     not_finite: int  # steps whose loss is NaN or infinite
     unreadable: int  # lines that are not JSON objects with a step
     marks: tuple[tuple[int, float, float | None], ...]  # (step, loss, lr) at ten places, the curve as a table
@@ -35,14 +37,19 @@ class Training:
 def trainings(nodes: Sequence[Node]) -> list[Training]:
     """Every artifact that holds metrics, in the order they were made."""
     return [
-        training(node, node.artifact.read_bytes(METRICS))
+        training(node, node.artifact.read_bytes(METRICS), node.artifact.manifest.extra)
         for node in nodes
         if node.artifact is not None and any(entry.path == METRICS for entry in node.artifact.manifest.files)
     ]
 
 
-def training(node: Node, metrics: bytes) -> Training:
-    """Read metrics.jsonl. A step written twice (by a run that was resumed) counts once, as last written."""
+def training(node: Node, metrics: bytes, noted: Mapping[str, Any] = {}) -> Training:
+    """Read metrics.jsonl, and the times the stage noted of the run (they are no part of its result).
+
+    A step written twice (by a run that was resumed) counts once, as last written.
+    """
+    timings = noted.get("timings")
+    timings = timings if isinstance(timings, dict) else {}
     by_step: dict[int, Mapping[str, Any]] = {}
     unreadable = 0
     for line in metrics.splitlines():
@@ -69,7 +76,9 @@ def training(node: Node, metrics: bytes) -> Training:
         last_loss=statistics.fmean(values[-edge:]) if values else None,
         best_loss=min(values, default=None),
         peak_lr=max(rates, default=None),
-        tokens_per_s=statistics.median(speeds) if speeds else None,
+        tokens_per_s=_number(timings.get("tokens_per_s")) or (statistics.median(speeds) if speeds else None),
+        wait_fraction=_number(timings.get("data_wait_fraction")),
+        starts=int(_number(noted.get("trainer_starts")) or 1),
         not_finite=len(losses) - len(finite),
         unreadable=unreadable,
         marks=_marks(finite, by_step),

@@ -163,15 +163,14 @@ def trained(steps: int, start: float, end: float, lr: float) -> Body:
                     "loss": loss,
                     "lr": lr * warm * (1 - 0.9 * step / steps),
                     "grad_norm": 1.0,
-                    "tokens": 4096,
-                    "seconds": 0.3,
-                    "tokens_per_s": 13_500 + 400 * noise,
+                    "tokens": 4096 * step,
                 }
             )
+        timings = {"steps": steps, "tokens_per_s": 13_512.4, "data_wait_fraction": 0.0021}
         with workspace.unit("train") as unit:
             unit.write_bytes("metrics.jsonl", "".join(json.dumps(line) + "\n" for line in lines).encode())
             unit.write_bytes("model/model.safetensors", b"\0" * 4096)
-        workspace.note(tokens=steps * 4096, versions={"jax": "0.10.2", "flax": "0.12.8"})
+        workspace.note(tokens=steps * 4096, trainer_starts=1 + (steps == 390), timings=timings)
 
     return body
 
@@ -248,7 +247,16 @@ def build(store: str) -> dict[str, Artifact]:
             unit.count(1_321, 1_318)
             for index in range(3):
                 unit.drop("unreadable", {"url": f"file:///usr/share/doc/x/{index}.html.gz", "detail": "truncated gzip"})
-        workspace.note(licences=["GPL-2.0-or-later", "PSF-2.0"])
+        sources = [
+            {
+                "name": "debian-handbook",
+                "kind": "debian",
+                "licence": "GPL-2.0-or-later",
+                "attribution": "R. Hertzog, R. Mas",
+            },
+            {"name": "stdlib", "kind": "python", "licence": "PSF-2.0", "attribution": "Python Software Foundation"},
+        ]
+        workspace.note(licences=["GPL-2.0-or-later", "PSF-2.0"], sources=sources)
 
     def teacher_files(workspace: Workspace, inputs: dict[str, Artifact]) -> None:
         with workspace.unit("model") as unit:
@@ -282,7 +290,15 @@ def build(store: str) -> dict[str, Artifact]:
         with workspace.unit("release") as unit:
             for name in ("config.json", "README.md", "model.safetensors"):
                 unit.write_bytes(f"Nestling-Tiny-JA/{name}", b"{}")
-            unit.write_json("proof.json", {"transformers": True, "vllm": True})
+            path = {
+                "version": "1.0",
+                "prompts": 8,
+                "tokens": 24,
+                "ties": 0,
+                "max_logprob_difference": 3.1e-6,
+                "allowed": 1e-3,
+            }
+            unit.write_json("proof.json", {"paths": [path | {"path": "transformers"}, path | {"path": "vLLM"}]})
 
     def tokens(workspace: Workspace, inputs: dict[str, Artifact]) -> None:
         with workspace.unit("tokenizer") as unit:
@@ -423,6 +439,7 @@ def hostile(store: str, make: Callable[..., Artifact]) -> dict[str, Artifact]:
             unit.count(3, 2)
             unit.drop(EVIL, row)
         workspace.note(teachers=[EVIL], licences=[EVIL], versions={EVIL: EVIL}, anything=EVIL)
+        workspace.note(sources=[{"name": EVIL, "licence": EVIL, "attribution": EVIL}, EVIL])
 
     def scores(workspace: Workspace, inputs: dict[str, Artifact]) -> None:
         score = {
@@ -440,6 +457,9 @@ def hostile(store: str, make: Callable[..., Artifact]) -> dict[str, Artifact]:
             source = {"name": EVIL, "language": EVIL, "weight": 1.0, "tokens": 5, "records": 1, "epochs": 1}
             unit.write_json("mixture.json", {"kind": EVIL, "sources": [source]})
             unit.write_bytes("metrics.jsonl", b'{"step": 1, "loss": 2.0}\n')
+            unit.write_json(
+                "proof.json", {"paths": [{"path": EVIL, "version": EVIL, "prompts": EVIL, "allowed": EVIL}, EVIL]}
+            )
 
     synth = make(store, "synth", "evil", clean, language="ja")
     return {"evaluation": make(store, "eval", "evil", scores, {"documents": synth})}

@@ -211,3 +211,10 @@ def test_text_and_marks_can_be_seen_in_both_themes(theme):
             assert _contrast(colours[name], colours[ground]) >= 3, (name, ground)
     assert _contrast(colours["ink"], colours["warn"]) >= 4.5
     assert _contrast(colours["ink"], colours["sunk"]) >= 4.5
+
+
+def test_the_proof_of_the_release_and_the_authors_of_the_sources_are_shown(html):
+    text = Page(html).text
+    assert "Proof: the release read elsewhere" in text
+    assert "vLLM" in text
+    assert "R. Hertzog, R. Mas" in text

@@ -78,7 +78,6 @@ def test_a_conversation_is_shown_turn_by_turn():
         pytest.param({"messages": "{broken"}, (("", "{broken"),), id="broken conversation"),
         pytest.param({"messages": [{"role": "user", "content": "q"}]}, (("user", "q"),), id="list, not JSON"),
         pytest.param({"messages": "[]", "text": "t"}, (("", "t"),), id="empty conversation"),
-        pytest.param({"odd": 1, "reason": "r", "unit": "u"}, (("", '{"odd": 1}'),), id="neither: all of it"),
         pytest.param({"url": "u"}, (), id="only a place"),
         pytest.param({"text": 5}, (("", "5"),), id="text that is no text"),
     ],
@@ -94,6 +93,21 @@ def test_every_shape_of_row_can_be_shown(row, turns):
 def test_no_row_breaks_the_page_or_shows_more_than_asked(row, chars):
     shown = sample(row, chars)
     assert all(len(text) <= chars for _, text in shown.turns)
+
+
+def test_the_other_fields_are_facts_known_ones_first():
+    row = {
+        "text": "t",
+        "unit": "u",
+        "reason": "r",
+        "meta": "{}",
+        "zeta": 0.75,
+        "url": "U",
+        "blank": "",
+        "id": "i",
+        "a": [1],
+    }
+    assert sample(row, 100).facts == (("url", "U"), ("id", "i"), ("a", "[1]"), ("zeta", "0.75"))
 
 
 def test_a_long_text_says_how_much_is_not_shown():

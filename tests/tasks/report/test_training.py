@@ -64,3 +64,11 @@ def test_first_and_last_loss_are_means_over_a_twentieth():
     assert found.first_loss == pytest.approx((100 + 99 + 98 + 97 + 96) / 5)
     assert found.last_loss == pytest.approx((5 + 4 + 3 + 2 + 1) / 5)
     assert found.best_loss == 1
+
+
+def test_times_and_starts_come_from_what_the_stage_noted():
+    noted = {"timings": {"tokens_per_s": 123.0, "data_wait_fraction": 0.25}, "trainer_starts": 3}
+    found = training(NODE, lines({"step": 1, "loss": 2}), noted)
+    assert (found.tokens_per_s, found.wait_fraction, found.starts) == (123.0, 0.25, 3)
+    bare = training(NODE, lines({"step": 1, "loss": 2, "tokens_per_s": 7}), {"timings": "odd"})
+    assert (bare.tokens_per_s, bare.wait_fraction, bare.starts) == (7, None, 1)
