@@ -14,6 +14,7 @@ from prefect.runtime import flow_run
 from pydantic import Field
 
 from flows.changes import applied, changes_model
+from flows.restarts import begin_again
 from tasks.config import StageConfig
 
 
@@ -61,6 +62,7 @@ def count(preset: Preset = Preset.TINY, changes: CountChanges = BLANK) -> dict[s
         preset: A row of the table.
         changes: Knobs to change; blank keeps the preset's value.
     """
+    begin_again()
     config = PRESETS[preset].with_changes(applied(changes))
     folder = Path(os.environ["TOY_STATE"])
     state = folder / f"{flow_run.id}.json"
