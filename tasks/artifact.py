@@ -50,7 +50,7 @@ from tasks.manifest import (
     inspect,
 )
 from tasks.storage import is_local, join, local_path, normalise, storage_for
-from tasks.workspace import Unit, Workspace
+from tasks.workspace import ASKED, Unit, Workspace
 
 __all__ = [
     "Artifact",
@@ -235,6 +235,7 @@ def _make(
     _retract_unusable(stage, identity, ticket, rerun)
     if rerun:
         shutil.rmtree(scratch, ignore_errors=True)
+    shutil.rmtree(scratch / ASKED, ignore_errors=True)
     scratch.mkdir(parents=True, exist_ok=True)
     commit(url, ticket, [(CONFIG, identity.config_json)])
     began = time.monotonic()
@@ -284,6 +285,7 @@ def _manifest(stage: Stage, identity: Identity, workspace: Workspace, seconds: f
             "empty artifact would be taken for a finished one. Check that the inputs hold what the stage reads."
         )
     token = workspace.ticket.token
+    _require_asked(url, [r for r in records if r.token != token and r.ledger_path not in workspace.asked()])
     sizes = storage.find(url)
     damage = [d for record in records for d in check_unit(url, record, sizes=sizes, small=record.token != token)]
     if damage:
@@ -330,6 +332,15 @@ def _manifest(stage: Stage, identity: Identity, workspace: Workspace, seconds: f
         token=token,
         extra=notes,
     )
+
+
+def _require_asked(url: str, forgotten: list[UnitRecord]) -> None:
+    if forgotten:
+        raise DataFault(
+            f"{url}: {len(forgotten)} units that an earlier run finished ({', '.join(r.key for r in forgotten[:5])}) "
+            "were not asked for by this one: the work is divided otherwise than before, so rows could be there twice. "
+            "Run it again with --rerun, or with the code and settings of the earlier run."
+        )
 
 
 def _collect(url: str, units: list[tuple[str, tuple[FileEntry, ...]]]) -> list[FileEntry]:

@@ -108,14 +108,8 @@ def raise_damage(url: str, damage: Sequence[Damage]) -> NoReturn:
 
 def _require_entry(url: str, entry: FileEntry, size: int, sha256: str) -> None:
     if (size, sha256) != (entry.bytes, entry.sha256):
-        raise_damage(
-            url,
-            [
-                Damage(
-                    f"data/{entry.path}", f"{size:,} bytes {sha256[:12]}, {entry.bytes:,} {entry.sha256[:12]} expected"
-                )
-            ],
-        )
+        expected = f"{entry.bytes:,} bytes with sha256 {entry.sha256[:12]} expected"
+        raise_damage(url, [Damage(f"data/{entry.path}", f"{size:,} bytes with sha256 {sha256[:12]}, {expected}")])
 
 
 def cache_root() -> Path:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REJECT_TEXT_CHARS = 2000
+ASKED = ".asked"  # in scratch: which earlier units this run goes on from
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,11 @@ class Workspace:
     _owner: int = field(default_factory=os.getpid, compare=False)
 
     def unit_record(self, key: str) -> UnitRecord | None:
-        """The record of a finished unit whose files are all as recorded; otherwise None, and why in the log."""
+        """The record of a finished unit whose files are all as recorded; otherwise None, and why in the log.
+
+        A run asks for each of its units: one that an earlier run finished and this one does not ask for stops the
+        run at its end, because then the work was divided otherwise and rows could be there twice.
+        """
         record = read_record(self.url, key)
         if record is None:
             return None
@@ -57,6 +62,7 @@ class Workspace:
         if damage:
             log.warning("unit %s of %s is redone: %s", key, self.url, "; ".join(map(str, damage)))
             return None
+        self._ask(record)
         return record
 
     def unit(self, key: str) -> "Unit":
@@ -64,8 +70,21 @@ class Workspace:
         return Unit(self, key)
 
     def units(self) -> list[UnitRecord]:
-        """The records of all finished units, by key, with their files verified."""
+        """The records of all finished units, by key, with their files verified.
+
+        For what comes after the units; whether one has to be made is asked with `unit_record`.
+        """
         return [record for record in read_ledger(self.url) if not check_unit(self.url, record)]
+
+    def asked(self) -> set[str]:
+        """Ledger paths of the earlier units that this run, its workers included, has asked for."""
+        folder = self.scratch / ASKED
+        return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+    def _ask(self, record: UnitRecord) -> None:
+        if record.token != self.ticket.token:
+            (self.scratch / ASKED).mkdir(parents=True, exist_ok=True)
+            (self.scratch / ASKED / record.ledger_path).touch()
 
     def expect_units(self, num_units: int) -> None:
         """Say how many units there will be, so that `plan` can show k of n after an interruption."""
