@@ -20,6 +20,7 @@ from tasks.progress import track
 from tasks.records import DOCUMENT, document_id, meta_json, table
 from tasks.shards import read_batches
 
+_extractor: Extractor | None = None
 Verdict = tuple[dict[str, Any] | None, str, str]  # (document, "", "") or (None, reason, what is kept of the text)
 
 
@@ -32,12 +33,13 @@ def run(workspace: Workspace, config: CleanConfig, inputs: dict[str, Artifact]) 
     with track(f"clean {workspace.name}", sum(shards.values()), "pages") as bar:
         bar.resume(sum(rows for path, rows in shards.items() if path not in todo))
         if workers <= 1:
-            for path in todo:
-                clean_shard(workspace, config, pages.file_url(path), path)
-                bar.advance(shards[path])
+            with extractor_of(config) as extractor:
+                for path in todo:
+                    clean_shard(workspace, config, pages.file_url(path), path, extractor)
+                    bar.advance(shards[path])
             return
         with _pool(workers) as pool:
-            running = {pool.submit(clean_shard, workspace, config, pages.file_url(path), path): path for path in todo}
+            running = {pool.submit(_in_worker, workspace, config, pages.file_url(path), path): path for path in todo}
             try:
                 for done in as_completed(running):
                     done.result()
@@ -51,11 +53,15 @@ def run(workspace: Workspace, config: CleanConfig, inputs: dict[str, Artifact]) 
                 pool.shutdown(wait=False, cancel_futures=True)
 
 
-def clean_shard(workspace: Workspace, config: CleanConfig, url: str, path: str) -> None:
+def extractor_of(config: CleanConfig) -> Extractor:
+    """The extractor that a config asks for; not yet started."""
+    return Extractor(config.extract_timeout_s, config.skip_elements, config.main_content)
+
+
+def clean_shard(workspace: Workspace, config: CleanConfig, url: str, path: str, extractor: Extractor) -> None:
     """One shard of pages to one shard of documents: a unit of work. Memory holds the documents and 1,024 pages."""
     documents: list[dict[str, Any]] = []
-    extraction = Extractor(config.extract_timeout_s, config.skip_elements, config.main_content)
-    with workspace.unit(path) as unit, extraction as extractor:
+    with workspace.unit(path) as unit:
         for page in _rows(url):
             unit.count(rows_in=1)
             document, reason, kept = clean_page(page, config, extractor)
@@ -126,6 +132,12 @@ def _rows(url: str) -> Iterator[dict[str, Any]]:
 def _pool(workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
     return ProcessPoolExecutor(workers, context, initializer=_be_a_worker, initargs=(os.getpid(),))
+
+
+def _in_worker(workspace: Workspace, config: CleanConfig, url: str, path: str) -> None:
+    global _extractor  # one for the life of the worker process; it ends with it
+    _extractor = _extractor or extractor_of(config)
+    clean_shard(workspace, config, url, path, _extractor)
 
 
 def _be_a_worker(parent: int) -> None:

