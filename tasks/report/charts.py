@@ -144,9 +144,19 @@ def line_chart(curve: Curve, *, title: str, x_label: str, y_label: str, kind: st
         return TOP + (HEIGHT - TOP - BOTTOM) * (y1 - v) / (y1 - y0)
 
     parts: list[Markup] = [element("title", title)]
-    for tick in ticks(y0, y1):
+    heights = ticks(y0, y1)
+    digits = next(d for d in range(9) if d == 8 or all(abs(round(tick, d) - tick) < 1e-9 for tick in heights))
+    for tick in heights:
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=py(tick), y2=py(tick), class_="grid"))
-        parts.append(element("text", f"{tick:g}", x=LEFT - 6, y=py(tick) + 4, class_="tick end"))
+        parts.append(
+            element(
+                "text",
+                f"{tick:.{digits}f}" if y1 < 1e5 else compact(tick),
+                x=LEFT - 6,
+                y=py(tick) + 4,
+                class_="tick end",
+            )
+        )
     for tick in ticks(x0, x1, 4):
         anchor = "end" if px(tick) > WIDTH - RIGHT - 14 else "middle"
         parts.append(element("text", compact(tick), x=px(tick), y=HEIGHT - BOTTOM + 16, class_=f"tick {anchor}"))

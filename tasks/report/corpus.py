@@ -18,6 +18,7 @@ LANGUAGES = {
     "es": "Spanish",
     "python": "Python",
 }
+MAIN_REASONS = 8  # shown by themselves in a funnel
 DOCUMENT_STAGES = ("clean", "dedup")  # a chain of these is one funnel
 
 
@@ -48,6 +49,16 @@ class Funnel:
     title: str
     levels: tuple[Level, ...]
     reasons: tuple[Reason, ...]  # most rows first
+
+    @property
+    def main_reasons(self) -> tuple[Reason, ...]:
+        """The reasons that dropped most; all of them when there are not many more."""
+        return self.reasons if len(self.reasons) <= MAIN_REASONS + 2 else self.reasons[:MAIN_REASONS]
+
+    @property
+    def other_reasons(self) -> tuple[Reason, ...]:
+        """The reasons that are not main ones."""
+        return self.reasons[len(self.main_reasons) :]
 
     @property
     def stage(self) -> str:

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import platform
 import re
@@ -28,7 +29,7 @@ from tasks.report.lineage import Node, picture, trace
 from tasks.report.samples import SYNTHETIC_STAGES, answers, dropped, synthetic
 from tasks.report.scores import contests, headlines
 from tasks.report.training import trainings
-from tasks.report.words import duration, signed, signed_percent, visible
+from tasks.report.words import duration, figure, sample, signed, signed_percent, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 UNIT = "report"
@@ -129,7 +130,7 @@ def _sections(nodes: Sequence[Node], config: ReportConfig) -> dict[str, Any]:
         "trainings": trainings(nodes),
         "answers": answers(*shown),
         "synthetic": synthetic(*shown),
-        "dropped": dropped(*shown),
+        "dropped": [(node, list(groups)) for node, groups in itertools.groupby(dropped(*shown), lambda g: g.node)],
         "proof": proof_rows(nodes),
         "licences": licence_rows(nodes),
     }
@@ -248,6 +249,8 @@ def _environment() -> Environment:
         "language": language_name,
         "pretty": lambda value: json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1),
         "percent": lambda share: f"{share * 100:.1f} %",
+        "sample": sample,
+        "figure": figure,
         "signed": signed,
         "size": size,
         "signed_percent": signed_percent,

@@ -159,7 +159,9 @@ def _rejects(node: Node) -> Iterator[tuple[str, Mapping[str, Any]]]:
 def _kept(node: Node) -> Iterator[Mapping[str, Any]]:
     if node.artifact is None:
         return
-    entries = [entry for entry in node.artifact.manifest.files if entry.path.startswith(("docs/", "train/"))]
+    entries = [
+        entry for entry in node.artifact.manifest.files if entry.path.startswith(("docs/", "train/", "heldout/"))
+    ]
     yield from _rows(node.artifact.url, "data", entries)
 
 

@@ -48,6 +48,11 @@ class Contest:
     is_relative: bool  # changes are shares of the reference's value
 
     @property
+    def reference(self) -> str:
+        """The model that the others are compared with."""
+        return next(score.model for score in self.scores if score.change is None)
+
+    @property
     def span(self) -> tuple[float, float]:
         """The range of an axis for these scores, intervals included."""
         low, high = min(s.low for s in self.scores), max(s.high for s in self.scores)
@@ -124,7 +129,7 @@ def _score(model: str, row: Mapping[str, Any], reference: Mapping[str, Any], low
     if row is not reference:
         change = (value / start - 1 if start else 0.0) if relative else value - start
         if stderr is not None and start_stderr is not None:
-            noise = abs(value - start) <= Z95 * math.hypot(stderr, start_stderr)
+            noise = 0 < abs(value - start) <= Z95 * math.hypot(stderr, start_stderr)
     better = None if not change or noise else (change < 0) == lower
     note = " ".join(str(row[key]) for key in ("backend", "version") if row.get(key))
     n = row.get("n")

@@ -1,12 +1,27 @@
 """How numbers and untrusted words are written on the page."""
 
+import re
 import unicodedata
+
+_BREAKS = re.compile(r"\n(?:[ \t\u3000]*\n){4,}")
+_SPACES = re.compile(r" {20,}")
 
 
 def visible(text: object) -> str:
     """Untrusted text made harmless to the eye: control, direction-changing and unassigned characters are written out
     (⟨U+202E⟩), so that a page shows what is really there. Newlines and tabs stay."""
     return "".join(_shown(char) for char in str(text).replace("\r\n", "\n"))
+
+
+def sample(text: str) -> str:
+    """`visible`, with long runs of line breaks and of spaces counted instead of shown: small models love them."""
+    text = _BREAKS.sub(lambda run: f"\n⟨{run[0].count(chr(10)):,} line breaks⟩\n", visible(text))
+    return _SPACES.sub(lambda run: f" ⟨{len(run[0]):,} spaces⟩ ", text)
+
+
+def figure(value: float) -> str:
+    """A score with as many digits as a difference of interest has."""
+    return f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def _shown(char: str) -> str:

@@ -40,6 +40,12 @@ def test_a_change_inside_its_interval_is_noise(change, noise):
     assert score.is_better is (None if noise else change > 0)
 
 
+def test_no_change_is_neither_noise_nor_better():
+    _, score = only(row("base", 0.5, stderr=0.1), row("cpt", 0.5, stderr=0.1)).scores
+    assert not score.is_noise
+    assert score.is_better is None
+
+
 def test_without_errors_nothing_is_called_noise():
     _, score = only(row("base", 0.5), row("cpt", 0.5001)).scores
     assert not score.is_noise

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.report.words import duration, signed, signed_percent, visible
+from tasks.report.words import duration, figure, sample, signed, signed_percent, visible
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,27 @@ def test_differences_carry_a_real_minus_and_zero_has_no_sign():
     assert signed(-0.0001) == "0.000"
     assert signed_percent(-0.183) == "−18.3 %"
     assert signed_percent(12.5) == "+1,250.0 %"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\n\n\n\nb", "a\n\n\n\nb"),
+        ("a\n\n\n\n\nb", "a\n⟨5 line breaks⟩\nb"),
+        ("\n \n\u3000\n\t\n\n\n" * 200, "\n⟨1,200 line breaks⟩\n"),
+        ("a" + " " * 19 + "b", "a" + " " * 19 + "b"),
+        ("a" + " " * 20 + "b", "a ⟨20 spaces⟩ b"),
+    ],
+)
+def test_long_runs_of_nothing_are_counted(text, shown):
+    assert sample(text) == shown
+
+
+def test_scores_have_the_digits_that_matter():
+    assert [figure(v) for v in (0.2083, 3.5, 12.345, 123.456, 12345.6)] == [
+        "0.208",
+        "3.500",
+        "12.35",
+        "123.46",
+        "12,346",
+    ]
