@@ -174,9 +174,10 @@ def _leftovers(store: str, entries: dict[str, _Entry], gone: set[str], older_tha
     found = [
         _measured(path, "scratch", "of no unfinished artifact") for path in _scratch_dirs(store) if path not in wanted
     ]
-    for url, entry in entries.items():
-        if is_local(url) and not entry.is_held and url not in gone and (local_path(url) / ".staging").is_dir():
-            found.append(_measured(local_path(url) / ".staging", "staging", "its run is dead"))
+    if is_local(store):
+        idle = [url for url, entry in entries.items() if not entry.is_held and url not in gone]
+        staging = [_measured(local_path(url) / ".staging", "staging", "its run is dead") for url in idle]
+        found += [removal for removal in staging if removal.bytes]
     found = [removal for removal in found if removal.age_s > min(older_than_s, TEMPORARY_AGE_S)]
     downloads = cache_root() / "objects"
     if not is_local(store) and downloads.is_dir():
@@ -196,7 +197,7 @@ def _scratch_dirs(store: str) -> list[Path]:
 
 def _measured(path: Path, kind: str, reason: str) -> Removal:
     files = [item.stat() for item in path.rglob("*") if item.is_file()]
-    written = max((stat.st_mtime for stat in files), default=path.stat().st_mtime)
+    written = max((stat.st_mtime for stat in files), default=path.stat().st_mtime if path.exists() else 0.0)
     return Removal(str(path), kind, sum(stat.st_size for stat in files), max(0.0, time.time() - written), reason)
 
 

@@ -1,6 +1,7 @@
 """Prefect's view of progress: one progress artifact per task run, updated a few times a minute."""
 
 import contextlib
+import logging
 import re
 import time
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.context import TaskRunContext
 
 from tasks.progress import Progress, listen
+
+log = logging.getLogger(__name__)
 
 UPDATE_EVERY_S = 5.0  # each update is a request to the server
 
@@ -37,7 +40,12 @@ class _Publisher:
         if state.fraction is None or (now - self._sent < UPDATE_EVERY_S and not state.finished):
             return
         self._sent = now
-        percent, text = round(100 * state.fraction, 1), str(state)
+        try:
+            self._send(round(100 * state.fraction, 1), str(state))
+        except Exception as error:  # a picture of the work must never stop the work
+            log.warning("progress of %s was not sent: %s", self._key, error)
+
+    def _send(self, percent: float, text: str) -> None:
         if self._id is None:
             created = create_progress_artifact(progress=percent, key=self._key, description=text)
             assert isinstance(created, UUID)

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import datetime
 import hashlib
 import itertools
 import json
@@ -19,9 +20,9 @@ PAGE = 3  # objects a listing page, small so that paging is always exercised
 
 @dataclass
 class Bucket:
-    """All objects of all buckets: (bucket, name) -> (generation, bytes)."""
+    """All objects of all buckets: (bucket, name) -> (generation, bytes, time of writing)."""
 
-    objects: dict[tuple[str, str], tuple[int, bytes]] = field(default_factory=dict)
+    objects: dict[tuple[str, str], tuple[int, bytes, str]] = field(default_factory=dict)
     uploads: dict[str, dict[str, Any]] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     generations: Iterator[int] = field(default_factory=lambda: itertools.count(1_700_000_000_000_000))
@@ -31,21 +32,22 @@ class Bucket:
     def put(self, bucket: str, name: str, data: bytes, match: str | None) -> dict[str, Any] | None:
         """Store an object; None when the precondition fails."""
         with self.lock:
-            current = self.objects.get((bucket, name), (0, b""))[0]
+            current = self.objects[bucket, name][0] if (bucket, name) in self.objects else 0
             if match is not None and int(match) != current:
                 return None
-            self.objects[bucket, name] = (next(self.generations), data)
+            updated = datetime.datetime.now(datetime.UTC).isoformat()
+            self.objects[bucket, name] = (next(self.generations), data, updated)
             return self.describe(bucket, name)
 
     def describe(self, bucket: str, name: str) -> dict[str, Any]:
-        generation, data = self.objects[bucket, name]
+        generation, data, updated = self.objects[bucket, name]
         return {
             "kind": "storage#object",
             "bucket": bucket,
             "name": name,
             "generation": str(generation),
             "size": str(len(data)),
-            "updated": "2026-01-01T00:00:00.000Z",
+            "updated": updated,
             "md5": hashlib.md5(data).hexdigest(),
         }
 
