@@ -65,20 +65,20 @@ class Checkpoints:
             step = steps[-1]
         if step not in steps or step is None:
             raise CheckpointError(
-                f"No checkpoint of step {step} in {self.directory}, which has {_listed(steps)}: a run resumes only from "
-                "a finished checkpoint. Name one of those steps, or start the run afresh."
+                f"No checkpoint of step {step} in {self.directory}, which has {_listed(steps)}: a run resumes only "
+                "from a finished checkpoint. Name one of those steps, or start the run afresh."
             )
         try:
             args = ocp.args.Composite(state=ocp.args.StandardRestore(_as_dict(like)), record=ocp.args.JsonRestore())
             loaded = self._manager.restore(step, args=args)
-            state = _as_state(like, loaded.state)
-            wrong = _differences(loaded.record["digest"], _digests(state))
+            record, state = loaded["record"], _as_state(like, loaded["state"])
+            wrong = _differences(record["digest"], _digests(state))
         except Exception as error:  # whatever a damaged file makes the reader say
             raise self._damaged(step, steps, f"{type(error).__name__}: {str(error)[:300]}") from error
         if wrong:
             raise self._damaged(step, steps, f"digest differs for {', '.join(wrong[:5])} ({len(wrong)} arrays)")
         logger.info("restored step %d from %s", step, self.directory)
-        return Restored(step, state, loaded.record["extra"])
+        return Restored(step, state, record["extra"])
 
     def wait(self) -> None:
         """Until everything saved is on storage; an error of a background write is raised here."""
@@ -96,8 +96,8 @@ class Checkpoints:
     def _damaged(self, step: int, steps: list[int], what: str) -> CheckpointError:
         others = [s for s in steps if s != step]
         return CheckpointError(
-            f"Checkpoint {self.directory}/{step} cannot be used: {what}. A run resumes only from arrays that are bit for "
-            f"bit what was saved, because training on silently damaged weights costs more than the steps lost. "
+            f"Checkpoint {self.directory}/{step} cannot be used: {what}. A run resumes only from arrays that are bit "
+            "for bit what was saved, because training on silently damaged weights costs more than the steps lost. "
             f"Delete that directory and resume from {_listed(others)}."
         )
 

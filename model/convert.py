@@ -1,7 +1,7 @@
 """Weights between Hugging Face directories and our decoder, tensor by tensor, both ways.
 
-Reading places each device's part straight from the file; writing goes to a temporary directory that is renamed when it is
-whole. A checkpoint read and written in its own dtype gives the same file, byte for byte.
+Reading places each device's part straight from the file; writing goes to a temporary directory first, so that files
+appear whole. A checkpoint read and written in its own dtype gives the same file, byte for byte.
 """
 
 import json
@@ -49,8 +49,8 @@ def config_from_hf(directory: str | Path) -> DecoderConfig:
 def load_hf(directory: str | Path, cfg: DecoderConfig | None = None, *, mesh: Mesh | None = None) -> Decoder:
     """The decoder with the float32 weights of a Hugging Face directory, cut over the mesh when one is given.
 
-    `cfg` says how to compute, and what shape is expected (config.json's when it is None). Nothing is padded or cut to fit:
-    missing, extra, mis-shaped and non-finite tensors are reported all together.
+    `cfg` says how to compute, and what shape is expected (config.json's when it is None). Nothing is padded or cut to
+    fit: missing, extra and misshaped tensors are reported all together.
     """
     cfg = cfg or config_from_hf(directory)
     weights = {weight.path: weight for weight in FAMILIES[cfg.family].WEIGHTS}
@@ -63,7 +63,7 @@ def load_hf(directory: str | Path, cfg: DecoderConfig | None = None, *, mesh: Me
             weight = weights[_joined(path)]
             where = array.sharding or SingleDeviceSharding(jax.devices()[0])
 
-            def part(index: tuple[slice, ...]) -> np.ndarray:
+            def part(index: Any) -> np.ndarray:
                 return _read_part(files, weight, array.shape, index, not_finite)
 
             return jax.make_array_from_callback(array.shape, where, part)
@@ -91,7 +91,8 @@ def save_hf(
     """
     if dtype not in _SAFETENSORS_NAMES:
         raise ValueError(
-            f"dtype={dtype!r} cannot be written: weights are kept in {', '.join(_SAFETENSORS_NAMES)}. Choose one of them."
+            f"dtype={dtype!r} cannot be written: only {', '.join(_SAFETENSORS_NAMES)} keep what training needs. "
+            "Choose one of them."
         )
     cfg, target = model.cfg, Path(directory)
     family = FAMILIES[cfg.family]
@@ -216,7 +217,7 @@ def _write_weights(
 def _write_safetensors(
     path: Path, tensors: Mapping[str, tuple[tuple[int, ...], Callable[[], np.ndarray]]], dtype: str
 ) -> None:
-    """Same bytes as safetensors' own writer, but one tensor in memory at a time: its format is a JSON header and data."""
+    """Same bytes as safetensors' own writer (a JSON header, then data), but one tensor in memory at a time."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset, width = 0, jnp.dtype(dtype).itemsize
     for name, (shape, _) in sorted(tensors.items()):

@@ -1,7 +1,7 @@
 """What is done only on CPUs, where it was measured to pay; the mathematics is that of the modules it stands in for.
 
-XLA's CPU backend multiplies matrices fast when the contracted axis is last on the left, and loops well over what fits in
-the cache. Autodiff gives it neither, so the backward passes are written out here. One CPU device only.
+XLA's CPU backend multiplies matrices fast when the contracted axis is last on the left, and loops well over what fits
+in the cache. Autodiff gives it neither, so the backward passes are written out here. One CPU device only.
 
 Shape letters in this file: B batch, T position, C query positions of a chunk, S key positions that a chunk sees,
 N query heads, K key/value heads, G = N // K, H head_dim, D embed_dim, V vocab_size; P = B * K, R = G * C rows.
@@ -18,6 +18,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 GELU_SLOPE, GELU_CUBE = (2 / math.pi) ** 0.5, 0.044715
 ATTENTION_CHUNK = 128  # query positions at a time; what lies wholly outside the mask is never computed
+MOST_CHUNKS = 16  # each is compiled on its own
 
 
 def cpu_environment() -> dict[str, str]:
@@ -181,11 +182,11 @@ attention.defvjp(_attention_fwd, _attention_bwd)
 
 def _spans(length: int, window: int | None) -> list[tuple[int, int, int]]:
     """(first key, first query, end of both) of each chunk of queries; keys before it are out of every query's sight."""
-    starts = range(0, length, ATTENTION_CHUNK)
+    chunk = ATTENTION_CHUNK if window is None or window > ATTENTION_CHUNK else ATTENTION_CHUNK // 2
+    chunk = max(chunk, -(-length // MOST_CHUNKS))
+    starts = range(0, length, chunk)
     # First keys are rounded down to whole cache lines.
-    return [
-        (max(0, at - window + 1) // 32 * 32 if window else 0, at, min(length, at + ATTENTION_CHUNK)) for at in starts
-    ]
+    return [(max(0, at - window + 1) // 32 * 32 if window else 0, at, min(length, at + chunk)) for at in starts]
 
 
 def _heads_first(x_BTNH: jax.Array, K: int) -> jax.Array:

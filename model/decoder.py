@@ -166,8 +166,17 @@ class Decoder(nnx.Module):
         self.final_norm = RMSNorm(cfg)
         self.cfg = cfg
 
-    def __call__(self, tokens_BT: jax.Array, positions_BT: jax.Array, segments_BT: jax.Array) -> jax.Array:
-        """Hidden states [B, T, D] after the final norm, of packed rows: tokens see only their own segment."""
+    def __call__(
+        self,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array,
+        segments_BT: jax.Array,
+        noise_BTD: jax.Array | None = None,
+    ) -> jax.Array:
+        """Hidden states [B, T, D] after the final norm, of packed rows: tokens see only their own segment.
+
+        `noise_BTD` is added to the embeddings (NEFTune).
+        """
         cfg, turns = self.cfg, rotation(positions_BT, self.cfg)
         masks = {window: causal_mask(segments_BT, window) for window in set(cfg.layer_windows)}
 
@@ -179,7 +188,7 @@ class Decoder(nnx.Module):
 
             return layer(x_BTD, turns, attend_row)
 
-        x_BTD, _ = self._through_layers(self._embed(tokens_BT), step, None)
+        x_BTD, _ = self._through_layers(self._embed(tokens_BT, noise_BTD), step, None)
         return self.final_norm(x_BTD)
 
     def extend(self, tokens_BT: jax.Array, positions_BT: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
@@ -220,8 +229,9 @@ class Decoder(nnx.Module):
         cap = self.cfg.final_softcap
         return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
 
-    def _embed(self, tokens_BT: jax.Array) -> jax.Array:
-        x_BTD = self.embed[...][tokens_BT].astype(self.cfg.compute.dtype)
+    def _embed(self, tokens_BT: jax.Array, noise_BTD: jax.Array | None = None) -> jax.Array:
+        x_BTD = self.embed[...][tokens_BT]
+        x_BTD = (x_BTD if noise_BTD is None else x_BTD + noise_BTD).astype(self.cfg.compute.dtype)
         return constrain(x_BTD * jnp.asarray(self.cfg.embed_dim**0.5, x_BTD.dtype), "batch", "length", "act_embed")
 
     def _through_layers(self, x: jax.Array, step: Callable[..., tuple[jax.Array, Any]], extra_L: Any) -> Any:
@@ -233,11 +243,10 @@ class Decoder(nnx.Module):
         graph, stack_L = nnx.split(self.layers)
         windows, period = self.cfg.layer_windows, len(self.cfg.layer_pattern)
 
-        def one(x: jax.Array, weights: Any, extra: Any, window: int | None) -> tuple[jax.Array, Any]:
+        def run(x: jax.Array, weights: Any, extra: Any, window: int | None) -> tuple[jax.Array, Any]:
             return step(nnx.merge(graph, weights), x, window, extra)
 
-        if self.cfg.compute.remat == "full":
-            one = jax.checkpoint(one, static_argnums=3)
+        one = jax.checkpoint(run, static_argnums=3) if self.cfg.compute.remat == "full" else run
 
         def several(x: jax.Array, scanned: Any, first: int) -> tuple[jax.Array, Any]:
             kept = []

@@ -73,9 +73,9 @@ def loglikelihood(
     for context, pair in zip(contexts, pairs, strict=True):
         if not context or len(pair) - 1 > model.cfg.max_seq_len:
             raise ValueError(
-                f"A context of {len(context)} tokens with a continuation of {len(pair) - len(context)} cannot be scored by "
-                f"a model of max_seq_len={model.cfg.max_seq_len}: the first token needs one before it (<bos>), and all must "
-                "fit. Start contexts with <bos>, and cut long ones on the left."
+                f"A context of {len(context)} tokens with a continuation of {len(pair) - len(context)} cannot be "
+                f"scored by a model of max_seq_len={model.cfg.max_seq_len}: the first token needs one before it "
+                "(<bos>), and all must fit. Start contexts with <bos>, and cut long ones on the left."
             )
     scores: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
     for i, log_probs, is_best in _score(model, pairs, batch_size):
@@ -193,9 +193,9 @@ def _check_prompts(model: Decoder, prompts: Sequence[Sequence[int]], max_new_tok
     for i, prompt in enumerate(prompts):
         if not prompt or len(prompt) + max_new_tokens > model.cfg.max_seq_len:
             raise ValueError(
-                f"Prompt {i} has {len(prompt)} tokens and max_new_tokens={max_new_tokens}, but the model has max_seq_len="
-                f"{model.cfg.max_seq_len}: it must see at least <bos>, and was trained on no longer sequence. "
-                "Start prompts with <bos>, shorten them or ask for fewer tokens."
+                f"Prompt {i} has {len(prompt)} tokens and max_new_tokens={max_new_tokens}, but the model has "
+                f"max_seq_len={model.cfg.max_seq_len}: it must see at least <bos>, and was trained on no longer "
+                "sequence. Start prompts with <bos>, shorten them or ask for fewer tokens."
             )
 
 

@@ -63,13 +63,15 @@ def init_state(
 
 
 def state_of_model(model: Decoder, optimizer: OptimizerConfig, *, mesh: Mesh | None = None) -> TrainState:
-    """A state at step 0 that trains these weights on. Donating it to a step ends the life of `model`."""
-    shardings = None if mesh is None else state_sharding(model.cfg, optimizer, mesh)
+    """A state at step 0 that trains these weights on. It takes their memory over: `model` is not to be used again."""
     _, params = split_model(model)
-    if mesh is not None:
-        params = jax.device_put(params, shardings.params)
-    opt_state = jax.jit(make_optimizer(optimizer).init, out_shardings=shardings and shardings.opt_state)(params)
-    return TrainState(jnp.zeros((), jnp.int32), params, opt_state)
+    if mesh is None:
+        return jax.jit(partial(_fresh, optimizer=optimizer), donate_argnums=0)(params)
+    shardings = state_sharding(model.cfg, optimizer, mesh)
+    opt_state = jax.jit(make_optimizer(optimizer).init, out_shardings=shardings.opt_state)(
+        params := jax.device_put(params, shardings.params)
+    )
+    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), shardings.step), params, opt_state)
 
 
 def abstract_params(cfg: DecoderConfig, *, mesh: Mesh | None = None) -> Params:
@@ -92,11 +94,12 @@ def param_axes(cfg: DecoderConfig) -> Params:
     """The logical axes of each weight, in the tree of `TrainState.params`; stacked ones start with layers."""
     tree: Params = {}
     for path, param in nnx.to_flat_state(nnx.split(_abstract(cfg))[1]):
+        *parents, name = map(str, path)
         node = tree
-        for part in path[:-1]:
+        for part in parents:
             node = node.setdefault(part, {})
         own = param.get_metadata()["axes"]
-        node[path[-1]] = ("layers", *own) if path[0] == "layers" else own
+        node[name] = ("layers", *own) if parents[:1] == ["layers"] else own
     return tree
 
 
@@ -191,7 +194,7 @@ def _parts(array_BT: jax.Array, parts: int) -> jax.Array:
     rows = array_BT.shape[0]
     if rows % parts:
         raise ValueError(
-            f"{rows} rows in a batch cannot be taken in accumulate={parts} equal parts: a shorter part would be another "
-            f"program. Use a batch whose rows are a multiple of {parts}."
+            f"{rows} rows in a batch cannot be taken in accumulate={parts} equal parts: a shorter part would be "
+            f"another program. Use a batch whose rows are a multiple of {parts}."
         )
     return array_BT.reshape(parts, rows // parts, *array_BT.shape[1:])

@@ -1,7 +1,7 @@
 """Losses as functions of a decoder and a batch; none ever holds logits of all tokens.
 
-A batch is a dict of arrays [B, T]: tokens_BT and targets_BT (the token that follows), positions_BT (restart at 0 in each
-segment), segments_BT (1, 2, … within a row; 0 is padding), weights_BT (float32; 0 leaves a target out of the loss).
+A batch is a dict of arrays [B, T]: tokens_BT and targets_BT (the token that follows), positions_BT (restart at 0 in
+each segment), segments_BT (1, 2, … within a row; 0 is padding), weights_BT (float32; 0 leaves a target out).
 
 Shape letters in this file: B batch, T position, C positions of one chunk, D embed_dim, V vocab_size.
 """
@@ -22,14 +22,20 @@ BATCH_KEYS = ("tokens_BT", "targets_BT", "positions_BT", "segments_BT", "weights
 
 
 def next_token_loss(
-    model: Decoder, batch: Mapping[str, jax.Array], *, z_loss: float = 0.0
+    model: Decoder, batch: Mapping[str, jax.Array], *, z_loss: float = 0.0, neftune_alpha: float = 0.0
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Sum over targets of weight x (cross entropy + z_loss x logsumexp^2), and the sums of its parts.
 
     Sums, not means: parts of a batch add up, whoever computes them. aux: loss_sum (cross entropy alone), z_loss_sum,
     weight_sum, correct_sum (weight of targets that are the most likely token).
+
+    With neftune_alpha the embeddings get uniform noise of alpha / sqrt(T x D), drawn for each row from its number in
+    batch["noise_B1"] (NEFTune, arXiv 2310.05914).
     """
-    hidden_BTD = model(batch["tokens_BT"], batch["positions_BT"], batch["segments_BT"])
+    noise_BTD = None
+    if neftune_alpha:
+        noise_BTD = _neftune(batch["noise_B1"], (batch["tokens_BT"].shape[1], model.cfg.embed_dim), neftune_alpha)
+    hidden_BTD = model(batch["tokens_BT"], batch["positions_BT"], batch["segments_BT"], noise_BTD)
     return cross_entropy(
         hidden_BTD,
         model.embed[...],
@@ -40,6 +46,11 @@ def next_token_loss(
         chunk_tokens=model.cfg.compute.loss_chunk_tokens,
         cpu_kernels=model.cfg.compute.cpu_kernels,
     )
+
+
+def _neftune(noise_B1: jax.Array, shape: tuple[int, int], alpha: float) -> jax.Array:
+    size = alpha / (shape[0] * shape[1]) ** 0.5
+    return jax.vmap(lambda seed: jax.random.uniform(jax.random.key(seed), shape, minval=-size, maxval=size))(noise_B1[:, 0])
 
 
 def cross_entropy(
@@ -77,7 +88,7 @@ def _cross_entropy_fwd(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_
     B, T, D = hidden_BTD.shape
 
     def step(carry, chunk):
-        sums, d_table_VD = carry
+        sums, d_table_DV = carry
         hidden_BCD, targets_BC, weights_BC = chunk
         new, (capped_BCV, slope_BCV, lse_BC) = _chunk_sums(chunk, table, softcap, z_loss)
         probs_BCV = jnp.exp(capped_BCV - lse_BC[..., None])
@@ -86,20 +97,14 @@ def _cross_entropy_fwd(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_
         d_BCV = (probs_BCV * d_lse_BC[..., None] - jnp.where(hit_BCV, weights_BC[..., None], 0)) * slope_BCV
         d_BCV = d_BCV.astype(hidden_BCD.dtype)
         d_hidden_BCD = jnp.einsum("BCV,VD->BCD", d_BCV, table, preferred_element_type=jnp.float32)
-        if cpu_kernels:
-            d_table_VD += cpu.product(
-                cpu.transposed(hidden_BCD.reshape(-1, D)), d_BCV.reshape(-1, table.shape[0]), -1, -2
-            )
-        else:
-            d_table_VD += jnp.einsum("BCV,BCD->VD", d_BCV, hidden_BCD, preferred_element_type=jnp.float32)
-        return (jax.tree.map(jnp.add, sums, new), d_table_VD), d_hidden_BCD.astype(hidden_BCD.dtype)
+        d_table_DV += _outer(hidden_BCD, d_BCV, cpu_kernels)
+        return (jax.tree.map(jnp.add, sums, new), d_table_DV), d_hidden_BCD.astype(hidden_BCD.dtype)
 
     chunks = _chunks((hidden_BTD, targets_BT, weights_BT), chunk_tokens)
-    zeros = (_zeros(), jnp.zeros(table_VD.shape[::-1] if cpu_kernels else table_VD.shape, jnp.float32))
-    (sums, d_table_VD), d_hidden = jax.lax.scan(step, zeros, chunks)
-    if cpu_kernels:
-        d_table_VD = cpu.transposed(d_table_VD)
+    zeros = (_zeros(), jnp.zeros(table_VD.shape[::-1], jnp.float32))
+    (sums, d_table_DV), d_hidden = jax.lax.scan(step, zeros, chunks)
     d_hidden_BTD = jnp.moveaxis(d_hidden, 0, 1).reshape(B, -1, D)[:, :T]
+    d_table_VD = cpu.transposed(d_table_DV) if cpu_kernels else d_table_DV.T
     return _result(sums), (d_hidden_BTD, d_table_VD.astype(table_VD.dtype))
 
 
@@ -132,7 +137,7 @@ def token_log_probs(
 
     _, (log_probs, is_best) = jax.lax.scan(step, None, _chunks((hidden_BTD, targets_BT), chunk_tokens))
     B, T = targets_BT.shape
-    return tuple(jnp.moveaxis(x, 0, 1).reshape(B, -1)[:, :T] for x in (log_probs, is_best))  # pyright: ignore
+    return jnp.moveaxis(log_probs, 0, 1).reshape(B, -1)[:, :T], jnp.moveaxis(is_best, 0, 1).reshape(B, -1)[:, :T]
 
 
 def packed_batch(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -173,6 +178,13 @@ def _chunk_sums(chunk: Any, table_VD: jax.Array, softcap: float | None, z_loss: 
         jnp.sum(weights_BC * (target_BC >= max_BC)),
     )
     return sums, (capped_BCV, slope_BCV, lse_BC)
+
+
+def _outer(hidden_BCD: jax.Array, d_BCV: jax.Array, cpu_kernels: bool) -> jax.Array:
+    if cpu_kernels:
+        hidden_MD, d_MV = (x.reshape(-1, x.shape[-1]) for x in (hidden_BCD, d_BCV))
+        return cpu.product(cpu.transposed(hidden_MD), d_MV, -1, -2)
+    return jnp.einsum("BCD,BCV->DV", hidden_BCD, d_BCV, preferred_element_type=jnp.float32)
 
 
 def _zeros() -> tuple[jax.Array, ...]:
