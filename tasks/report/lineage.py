@@ -1,5 +1,6 @@
 """Everything behind a report's inputs: the graph of artifacts, parents first, and its picture."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ def trace(inputs: Mapping[str, Artifact]) -> list[Node]:
     nodes: dict[str, Node] = {}
     for _, artifact in sorted(inputs.items()):
         graph = lineage(artifact.url)
-        keys = {node.url: f"a-{node.fingerprint[:12]}" for node in graph.nodes}
+        keys = {node.url: _key(node.stage, node.name, node.fingerprint) for node in graph.nodes}
         for node in graph.nodes:
             edges = [edge for edge in graph.edges if edge.child == node.url]
             found = Node(
@@ -60,6 +61,10 @@ def trace(inputs: Mapping[str, Artifact]) -> list[Node]:
             if found.artifact is not None or found.key not in nodes:
                 nodes[found.key] = found
     return list(nodes.values())
+
+
+def _key(stage: str, name: str, fingerprint: str) -> str:
+    return re.sub(r"[^A-Za-z0-9-]", "-", f"{stage}-{name}-{fingerprint[:12]}")
 
 
 def picture(nodes: Sequence[Node]) -> Markup:

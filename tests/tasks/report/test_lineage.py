@@ -59,3 +59,13 @@ def test_a_parent_made_again_with_other_content_is_said(store, make):
     make(store, "clean", "a", body)
     page = render(ReportConfig(), {"others.0": child})
     assert "Made again since, with other content than what was read then: clean/a (read by dedup/b)." in page
+
+
+def test_two_artifacts_of_one_identity_and_two_names_are_both_shown(store, make):
+    def body(workspace: Workspace, inputs: dict[str, Artifact]) -> None:
+        with workspace.unit("0") as unit:
+            unit.write_bytes("text", b"same")
+
+    made = {f"others.{name}": make(store, "train", name, body) for name in ("one", "two")}
+    assert len({artifact.manifest.fingerprint for artifact in made.values()}) == 1
+    assert [node.name for node in trace(made)] == ["one", "two"]
