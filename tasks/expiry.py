@@ -160,10 +160,8 @@ def _remove_artifact(url: str) -> bool:
         return False
     with storage.guard(url):
         state, version = read_lease(url)
-        if state is not None and state.released and storage.remove_if(join(url, LEASE), version):
-            if is_local(url):
-                shutil.rmtree(local_path(url), ignore_errors=True)
-            shutil.rmtree(scratch_dir(url), ignore_errors=True)
+        if state is not None and state.released and storage.remove_if(join(url, LEASE), version) and is_local(url):
+            shutil.rmtree(local_path(url), ignore_errors=True)
     return True
 
 
