@@ -124,11 +124,14 @@ class DedupConfig(StageConfig):
         default=0.8, gt=0, le=1, description="Pairs that share a bucket are compared exactly; from here on, duplicates."
     )
     heldout_fraction: float = Field(default=0.02, ge=0, lt=1, description="Share of documents kept for evaluation.")
+    overlap_ngram: int = Field(
+        default=20, ge=1, le=200, description="Characters of the passages by which held-out text is looked for."
+    )
     max_heldout_overlap: float = Field(
         default=0.5,
         gt=0,
         le=1,
-        description="A training document that holds a larger share of a held-out one's shingles is dropped.",
+        description="A training document that holds a larger share of a held-out one's passages is dropped.",
     )
     max_source_loss: float = Field(
         default=0.5, gt=0, le=1, description="The run stops when a source loses a larger share of its documents."

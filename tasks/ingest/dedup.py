@@ -102,7 +102,7 @@ def duplicates(index: Index, shards: dict[str, str], config: DedupConfig) -> dic
     crowded = _crowded(index, dropped)
     if not crowded:
         return dropped
-    sets = dict(_shingle_sets(index, shards, config, set(crowded)))
+    sets = {i: shingles(text, config.ngram) for i, text in _texts(shards, index, set(crowded))}
     buckets: dict[tuple[int, int], list[int]] = defaultdict(list)
     for i in order:
         if i not in crowded:
@@ -143,31 +143,45 @@ def _overlapping(
     """Training documents that are alike a held-out one, or hold too much of it. Every pair is measured."""
     if not heldout:
         return {}
-    sets = dict(_shingle_sets(index, shards, config, set(heldout)))
-    members = sorted(sets)
-    sizes = np.array([len(sets[i]) for i in members])
-    flat = np.concatenate([sets[i] for i in members])
-    owner = np.repeat(np.arange(len(members)), sizes)
-    by_hash = np.argsort(flat, kind="stable")
-    flat, owner = flat[by_hash], owner[by_hash]
-    found: dict[int, Evidence] = {}
     training = set(range(len(index.ids))) - set(dropped) - heldout
-    for i, own in _shingle_sets(index, shards, config, training):
-        shared = np.bincount(owner[_positions(flat, own)], minlength=len(members))
-        overlap = shared / np.maximum(sizes, 1)
-        alike = shared / np.maximum(sizes + len(own) - shared, 1)
-        worst = int(np.argmax(np.maximum(overlap, alike)))
-        if overlap[worst] > config.max_heldout_overlap or alike[worst] >= config.min_jaccard:
-            found[i] = Evidence("heldout_overlap", index.ids[members[worst]], round(float(overlap[worst]), 4))
+    texts = dict(_texts(shards, index, set(heldout)))
+    alike = HeldoutIndex(texts, config.ngram)
+    passages = HeldoutIndex(texts, config.overlap_ngram)
+    found: dict[int, Evidence] = {}
+    for i, text in _texts(shards, index, training):
+        own = shingles(text, config.ngram)
+        shared = alike.shared(own)
+        similarity = shared / np.maximum(alike.sizes + len(own) - shared, 1)
+        overlap = passages.shared(shingles(text, config.overlap_ngram)) / np.maximum(passages.sizes, 1)
+        nearest, holder = int(np.argmax(similarity)), int(np.argmax(overlap))
+        if similarity[nearest] >= config.min_jaccard:
+            found[i] = Evidence("heldout_duplicate", index.ids[alike.members[nearest]], round(similarity[nearest], 4))
+        elif overlap[holder] > config.max_heldout_overlap:
+            found[i] = Evidence("heldout_overlap", index.ids[alike.members[holder]], round(overlap[holder], 4))
     return found
 
 
-def _positions(flat: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Positions in the sorted `flat` (which may repeat a hash) of every hash of the sorted set `own`."""
-    low, high = np.searchsorted(flat, own, "left"), np.searchsorted(flat, own, "right")
-    hits = np.flatnonzero(high > low)
-    counts = high[hits] - low[hits]
-    return np.repeat(low[hits] - np.concatenate(([0], np.cumsum(counts)[:-1])), counts) + np.arange(counts.sum())
+class HeldoutIndex:
+    """The shingles of the held-out documents, to count those that another document shares with each of them."""
+
+    def __init__(self, texts: dict[int, str], ngram: int):
+        self.members = sorted(texts)
+        sets = [shingles(texts[i], ngram) for i in self.members]
+        self.sizes = np.array([len(own) for own in sets])
+        flat = np.concatenate(sets)
+        order = np.argsort(flat, kind="stable")
+        self._hashes = flat[order]
+        self._owners = np.repeat(np.arange(len(sets)), self.sizes)[order]
+
+    def shared(self, own: np.ndarray) -> np.ndarray:
+        """How many of a sorted set's shingles each held-out document has, in the order of `members`."""
+        low = np.searchsorted(self._hashes, own, "left")
+        high = np.searchsorted(self._hashes, own, "right")
+        hits = np.flatnonzero(high > low)
+        counts = high[hits] - low[hits]
+        before = np.cumsum(counts) - counts
+        positions = np.repeat(low[hits] - before, counts) + np.arange(counts.sum())
+        return np.bincount(self._owners[positions], minlength=len(self.members))
 
 
 def _read(shards: dict[str, str], config: DedupConfig, name: str) -> Index:
@@ -205,17 +219,15 @@ def _crowded(index: Index, dropped: dict[int, Evidence]) -> dict[int, list[tuple
     return crowded
 
 
-def _shingle_sets(
-    index: Index, shards: dict[str, str], config: DedupConfig, wanted: set[int]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Position and shingles of the wanted documents; one batch of texts in memory."""
+def _texts(shards: dict[str, str], index: Index, wanted: set[int]) -> Iterator[tuple[int, str]]:
+    """Position and comparable text of the wanted documents; one batch of texts in memory."""
     for path, url in shards.items():
         position = index.starts[path]
         for batch in read_batches(url, ["text"]):
-            rows = [row for row in range(batch.num_rows) if position + row in wanted]
             texts = batch.column("text")
-            for row in rows:
-                yield position + row, shingles(comparable(texts[row].as_py()), config.ngram)
+            for row in range(batch.num_rows):
+                if position + row in wanted:
+                    yield position + row, comparable(texts[row].as_py())
             position += batch.num_rows
 
 
