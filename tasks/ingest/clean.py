@@ -15,6 +15,7 @@ from tasks.ingest.extract import Extractor, die_with
 from tasks.ingest.filters import FILTERS
 from tasks.ingest.language import identify
 from tasks.ingest.languages import LANGUAGES
+from tasks.ingest.languages.pack import without_foreign_lines
 from tasks.ingest.text import Text
 from tasks.progress import track
 from tasks.records import DOCUMENT, document_id, meta_json, table
@@ -87,10 +88,16 @@ def clean_page(page: dict[str, Any], config: CleanConfig, extractor: Extractor) 
     raw = pack.normalise(found.text)
     if not raw.strip():
         return None, "empty", ""
-    text = Text(raw)
-    if reason := _other_language(text, config, pack.label) or judge(text, config):
+    if reason := _other_language(Text(raw), config, pack.label):
         return None, reason, raw
-    return _document(page, config, raw, {"encoding": found.encoding, "title": pack.normalise(found.title)}), "", ""
+    kept = raw
+    if pack.native and config.min_foreign_words:
+        kept = without_foreign_lines(raw, pack.native, config.min_foreign_words)
+    if reason := judge(Text(kept), config):
+        return None, reason, kept
+    cut = {"cut_chars": len(raw) - len(kept)} if len(kept) < len(raw) else {}
+    facts = {"encoding": found.encoding, "title": pack.normalise(found.title)}
+    return _document(page, config, kept, facts | cut), "", ""
 
 
 def judge(text: Text, config: CleanConfig) -> str | None:
@@ -106,7 +113,7 @@ def _other_language(text: Text, config: CleanConfig, label: str) -> str | None:
     return None if found == label else f"language:{found}"
 
 
-def _document(page: dict[str, Any], config: CleanConfig, text: str, facts: dict[str, str]) -> dict[str, Any]:
+def _document(page: dict[str, Any], config: CleanConfig, text: str, facts: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": document_id(page["source"], page["url"], text),
         "text": text,

@@ -76,6 +76,11 @@ class CleanConfig(StageConfig):
         default=("nav", ".toc", "#toc", ".navheader", ".navfooter", ".sphinxsidebar", "script", "style"),
         description="CSS selectors of elements whose text is left out (html).",
     )
+    min_foreign_words: int = Field(
+        default=0,
+        ge=0,
+        description="Lines with so many words and no character of the language are cut out; 0 = none (ja).",
+    )
     extract_timeout_s: float = Field(default=20, gt=0, description="A page whose extraction takes longer is a reject.")
     min_kana_fraction: float = Field(
         default=0.1, gt=0, le=1, description="Share of kana among letters from which a text is Japanese at once."

@@ -30,6 +30,7 @@ PACK = LanguagePack(
     content_types=("text/html", "application/xhtml+xml", "text/plain"),
     label="ja",
     normalise=normalise,
+    native=re.compile("[\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff]"),
     filters={  # Swallow Corpus v1
         "length": LengthRules(),
         "japanese": JapaneseRules(),

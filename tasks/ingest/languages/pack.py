@@ -13,6 +13,7 @@ _NOT_TEXT = re.compile(
 _LINE_BREAK = re.compile("\r\n?|[\x0c\x85\u2028\u2029]")
 _SPACES = re.compile(r"(?<=\S)[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
+_WORD = re.compile(r"(?<!\S)[A-Za-z][A-Za-z'’-]+(?=[\s,.;:!?]|$)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -26,6 +27,16 @@ class LanguagePack:
     label: str  # what language identification calls it; "" = decided by the content type alone
     normalise: Callable[[str], str]  # pure and idempotent
     filters: Mapping[str, StageConfig]  # FILTERS name -> thresholds
+    native: re.Pattern[str] | None = None  # a character by which a line is seen to be in this language
+
+
+def without_foreign_lines(text: str, native: re.Pattern[str], min_words: int) -> str:
+    """The text without lines of foreign prose: `min_words` words or more, and no native character.
+
+    Shorter lines stay: names, commands and code belong to a document in any language.
+    """
+    kept = [line for line in text.split("\n") if native.search(line) or len(_WORD.findall(line)) < min_words]
+    return _BLANK_LINES.sub("\n\n", "\n".join(kept)).strip("\n")
 
 
 def tidy(text: str) -> str:
