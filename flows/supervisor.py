@@ -125,7 +125,7 @@ class Supervisor:
             print(f"stopping {len(running)} flow run(s) …", flush=True)
         for process in running:
             _signal(process, signal.SIGTERM)
-        psutil.wait_procs(running, timeout=WORK_SECONDS)
+        _ended(running, WORK_SECONDS)
         self.worker.stop()
 
     def stop(self) -> None:
@@ -145,9 +145,27 @@ def end_leftovers(variable: str, value: str) -> int:
     left = [process for process in psutil.process_iter() if _carries(process, variable, value)]
     for process in left:
         _signal(process, signal.SIGTERM)
-    for process in psutil.wait_procs(left, timeout=STOP_SECONDS)[1]:
-        _signal(process, signal.SIGKILL)
+    if not _ended(left, STOP_SECONDS):
+        for process in left:
+            _signal(process, signal.SIGKILL)
     return len(left)
+
+
+def _ended(processes: list[psutil.Process], within: float) -> bool:
+    """Wait for all of them; one that only waits to be collected by its parent has ended."""
+    deadline = time.monotonic() + within
+    while any(_runs(process) for process in processes):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _carries(process: psutil.Process, variable: str, value: str) -> bool:
