@@ -35,6 +35,7 @@ def run(ws: Workspace, config: EvalConfig, inputs: dict[str, Artifact]) -> None:
         (name, language): _load(BENCHMARKS[name], name, language, material, config, settings)
         for name, language in config.pairs()
     }
+    ws.expect_units(len(questions) * len(models) + 1)
     total = sum(map(len, questions.values())) * len(models)
     with track(f"evaluate {ws.name}", total, "items") as bar:
         for label, model in zip(config.labels, models, strict=True):

@@ -184,7 +184,7 @@ def evaluation(facts: CardFacts) -> str:
             ("backend", "backend"),
             ("dtype", "dtype"),
             ("context", "context_tokens"),
-            ("batch", "batch_rows"),
+            ("batch tokens", "batch_tokens"),
         )
         if key in one
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from tasks.config import StageConfig, input_field
+from tasks.config import StageConfig, input_field, operational_field
 from tasks.errors import ConfigError
 
 DEFAULT_RISKS = (
@@ -45,6 +45,8 @@ class ReleaseConfig(StageConfig):
     )
     proof_tokens: int = Field(default=32, gt=0, le=256, description="New tokens compared for each prompt.")
     serve: bool = Field(default=True, description="Prove that vLLM serves the model too; off: transformers only.")
+
+    start_timeout_s: float = operational_field("Longest wait for the vLLM server to start.", default=300.0, gt=0)
 
     def semantic(self) -> dict[str, Any]:
         """Licence texts count by their content, not by where they lie."""

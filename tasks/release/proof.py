@@ -233,6 +233,12 @@ def by_server(base_url: str, model: str, prompts: Sequence[Prompt], ours: Sequen
     return comparisons
 
 
+def server_version(base_url: str) -> str:
+    """What the server says it is."""
+    response = httpx.get(f"{base_url}/version", timeout=30)
+    return str(response.json().get("version", "")) if response.status_code == 200 else "unknown version"
+
+
 def record(path: str, version: str, comparisons: Sequence[Comparison], **facts: Any) -> dict[str, Any]:
     """What proof.json keeps of one path."""
     return {
@@ -274,11 +280,11 @@ def _ask(client: httpx.Client, model: str, prompt: Prompt, max_tokens: int) -> t
         "return_tokens_as_token_ids": True,
     }
     if prompt.kind == "chat":
-        body = _post(client, "/chat/completions", asked | {"messages": prompt.messages, "logprobs": True})
+        body = _post(client, "/v1/chat/completions", asked | {"messages": prompt.messages, "logprobs": True})
         steps = body["choices"][0]["logprobs"]["content"]
         pairs = [(step["token"], step["logprob"]) for step in steps]
     else:
-        body = _post(client, "/completions", asked | {"prompt": list(prompt.ids), "logprobs": 1})
+        body = _post(client, "/v1/completions", asked | {"prompt": list(prompt.ids), "logprobs": 1})
         steps = body["choices"][0]["logprobs"]
         pairs = list(zip(steps["tokens"], steps["token_logprobs"], strict=True))
     if body["usage"]["prompt_tokens"] != len(prompt.ids):

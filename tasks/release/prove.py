@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from model.convert import config_from_hf
-from tasks.generation import VllmServer, vllm_python
+from tasks.generation import SERVED_NAME, Serving, VllmServer, server_python
 from tasks.inference import TextCodec
 from tasks.release.config import ReleaseConfig
 from tasks.release.proof import (
@@ -14,6 +14,7 @@ from tasks.release.proof import (
     prompts_of,
     record,
     require_same,
+    server_version,
 )
 
 LONGEST_WINDOW = 1024  # beyond this a prompt that leaves the local window is too slow for a proof on a CPU
@@ -26,7 +27,7 @@ def prove(config: ReleaseConfig, directory: Path, scratch: Path) -> dict[str, An
         DataFault: a path reads the model differently.
         ConfigError: the serving environment is not there.
     """
-    python = vllm_python()
+    python = server_python()
     shape = config_from_hf(directory)
     room = shape.max_seq_len - config.proof_tokens
     window = shape.local_window + 1 if shape.local_window < min(room, LONGEST_WINDOW) // 2 else 0
@@ -36,10 +37,17 @@ def prove(config: ReleaseConfig, directory: Path, scratch: Path) -> dict[str, An
     require_same("transformers", found, prompts)
     paths = [record("transformers", facts["transformers"], found, **facts)]
     if config.serve:
-        with VllmServer(directory, dtype="float32", max_model_len=shape.max_seq_len) as server:
-            served = by_server(server.base_url, server.model, prompts, ours)
+        serving = Serving(
+            dtype="float32",
+            max_seq_len=shape.max_seq_len,
+            max_sequences=8,
+            start_timeout_s=config.start_timeout_s,
+        )
+        with VllmServer(directory, serving, scratch) as server:
+            url = server.ensure()
+            served = by_server(url, SERVED_NAME, prompts, ours)
             require_same("vLLM", served, prompts)
-            paths.append(record("vLLM", server.version, served, dtype="float32"))
+            paths.append(record("vLLM", server_version(url), served, dtype="float32"))
     asked = [{"kind": prompt.kind, "content": prompt.content, "tokens": len(prompt.ids)} for prompt in prompts]
     answers = [list(continuation.tokens) for continuation in ours]
     return {"prompts": asked, "greedy_tokens": answers, "new_tokens": config.proof_tokens, "paths": paths}

@@ -121,7 +121,7 @@ def test_every_model_is_scored_on_every_task_and_each_record_says_on_what(evalua
     assert one["backend"] == "jax"
     assert one["dtype"] == "float32"
     assert one["context_tokens"] == 128
-    assert one["batch_rows"] == 4
+    assert one["batch_tokens"] == 512
     assert one["chance"] == 0.25
     assert one["n"] == 6
     assert {"jax", "flax"} <= set(one["versions"])
@@ -144,8 +144,8 @@ def test_bits_per_byte_is_what_a_plain_forward_pass_in_numpy_says(world, evaluat
                 context, step = ids[position - 64 : position], 64
             scored = ids[position : position + step]
             line = [*context, *scored]
-            tokens = jnp.asarray([line])
-            hidden = model(tokens, jnp.arange(len(line))[None], jnp.ones_like(tokens))
+            tokens = jnp.asarray([line + [0] * (128 - len(line))])  # one shape; nothing looks at what comes later
+            hidden = model(tokens, jnp.arange(128)[None], jnp.ones_like(tokens))
             logits = np.asarray(model.logits(hidden)[0], np.float64)
             logits -= logits.max(-1, keepdims=True)
             logprobs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

@@ -41,7 +41,7 @@ def scores() -> list[dict[str, object]]:
                     "backend": "jax",
                     "dtype": "float32",
                     "context_tokens": 512,
-                    "batch_rows": 8,
+                    "batch_tokens": 4096,
                     "versions": {"jax": "0.10.2"},
                 }
             )

@@ -123,7 +123,7 @@ def test_a_long_prompt_leaves_the_local_window(directory):
 
 @pytest.mark.vllm
 @pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-vllm: make vllm")
-def test_transformers_continues_as_our_decoder_does_and_a_damaged_weight_is_refused(directory, tmp_path):
+def test_transformers_continues_as_our_decoder_does(directory, tmp_path):
     prompts = prompts_of(TextCodec(directory), ["The package", "利用者は"], ["方針とは?"], longer_than=40)
     ours = continue_natively(directory, prompts, 16)
     found, facts = by_transformers(PYTHON, directory, prompts, ours, tmp_path)
@@ -132,6 +132,13 @@ def test_transformers_continues_as_our_decoder_does_and_a_damaged_weight_is_refu
     assert max(one.max_logit_difference or 0 for one in found) < 1e-4
     assert facts["attention"] == "eager"
 
+
+@pytest.mark.slow
+@pytest.mark.vllm
+@pytest.mark.skipif(not PYTHON.exists(), reason="no .venv-vllm: make vllm")
+def test_a_weight_that_is_five_percent_off_is_refused(directory, tmp_path):
+    prompts = prompts_of(TextCodec(directory), ["The package", "利用者は"], ["方針とは?"], longer_than=40)
+    ours = continue_natively(directory, prompts, 16)
     damaged = tmp_path / "damaged"
     shutil.copytree(directory, damaged)
     weights = safetensors.numpy.load_file(damaged / "model.safetensors")
