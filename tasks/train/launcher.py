@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,10 +52,13 @@ class Follow(Protocol):
 class LocalLauncher:
     """A subprocess of this one. It dies with it, and saves when it is told to stop."""
 
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "tasks.train")):
+        self._command = tuple(command)
+
     def run(self, spec: RunSpec, run_json: Path, follow: Follow) -> int:
         with spec.log.open("ab") as out:
             child = subprocess.Popen(
-                [sys.executable, "-m", "tasks.train", str(run_json)],
+                [*self._command, str(run_json)],
                 env=trainer_environment(spec),
                 stdin=subprocess.DEVNULL,
                 stdout=out,

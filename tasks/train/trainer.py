@@ -8,11 +8,13 @@ import fcntl
 import json
 import logging
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ import numpy as np
 
 from model.checkpoint import CheckpointError, Checkpoints
 from model.convert import load_hf
-from model.loop import Metrics, TrainState, abstract_state, init_state, make_train_step, state_of_model
+from model.loop import Loss, Metrics, TrainState, abstract_state, init_state, make_train_step, state_of_model
+from model.losses import next_token_loss
 from model.sharding import put_batch
 from tasks.errors import ConfigError, DataFault, HostFault, Preempted
 from tasks.tokens import TextTokenizer
@@ -119,7 +122,7 @@ class _Trainer:
             began = time.monotonic()
             batch = next(feed)
             waited = time.monotonic() - began
-            state, metrics = step_of(state, put_batch(batch, self._mesh))
+            state, metrics = step_of(state, self._on_device(batch, step))
             # The numbers of a step are read while the next one computes.
             if pending is not None:
                 clock = self._finish(pending, clock)
@@ -231,10 +234,15 @@ class _Trainer:
             f"{self._spec.checkpoints}. Lower peak_lr, lengthen the warm-up, or look at the documents of that batch."
         )
 
-    def _loss(self) -> Any:
-        from model.losses import next_token_loss
+    def _loss(self) -> Loss:
+        return partial(next_token_loss, neftune_alpha=self._config.neftune_alpha)
 
-        return next_token_loss
+    def _on_device(self, batch: Row, step: int) -> dict[str, Any]:
+        if self._config.neftune_alpha:
+            # Numbers of (seed, step, row): a resumed step draws the same noise.
+            seeds = np.random.PCG64([self._config.seed, step]).random_raw(self._config.rows)
+            batch = batch | {"noise_B1": seeds.astype(np.uint32)[:, None]}
+        return put_batch(batch, self._mesh)
 
 
 @contextmanager
@@ -245,7 +253,7 @@ def _only_one(run_dir: Path) -> Iterator[None]:
         HostFault: another trainer still holds it.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / "trainer.lock").open("w") as file:
+    with (run_dir / "trainer.lock").open("a+") as file:
         until = time.monotonic() + LOCK_WAIT_S
         while True:
             try:
@@ -253,12 +261,18 @@ def _only_one(run_dir: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > until:
+                    file.seek(0)
                     raise HostFault(
-                        f"{run_dir} is held by another trainer for more than {LOCK_WAIT_S:.0f} s: two would write the "
-                        "same "
-                        "checkpoints. Stop it (see trainer.log for its process id); this command then resumes its run."
+                        f"{run_dir} is held by another trainer (process {file.read().strip() or 'unknown'}) for more "
+                        "than "
+                        f"{LOCK_WAIT_S:.0f} s: two would write the same checkpoints. Stop that process; this command "
+                        "then "
+                        "resumes its run."
                     ) from None
                 time.sleep(0.2)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
         yield
 
 

@@ -1,0 +1,52 @@
+"""A model small enough to train in a test, and `python -m tests.tasks.train.nano RUN.json`, a trainer that knows it."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from model.families import FAMILIES, gemma2
+from tasks.artifact import Artifact
+from tasks.train.config import TrainConfig
+from tasks.train.run import RunSpec
+from tasks.train.stage import resolve
+
+gemma2.SIZES["nano"] = replace(
+    gemma2.SIZES["tiny"],
+    embed_dim=32,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=16,
+    query_scale=0.25,
+    mlp_dim=64,
+    max_seq_len=64,
+    local_window=16,
+)
+assert FAMILIES["gemma2"] is gemma2
+
+SMALL = {
+    "model": "gemma2/nano",
+    "kind": "next_token",
+    "seq_len": 32,
+    "batch_tokens": 128,
+    "total_tokens": 128 * 12,
+    "peak_lr": 1e-2,
+    "warmup_fraction": 0.2,
+    "z_loss": 1e-4,
+    "save_every_steps": 3,
+    "log_every": 1,
+}
+
+
+def nano_config(**changes) -> TrainConfig:
+    return TrainConfig(**(SMALL | changes))
+
+
+def nano_spec(run_dir: Path, data: Artifact, base: Artifact | None = None, **changes) -> RunSpec:
+    return resolve(run_dir, nano_config(**changes), {"data": data} | ({"base": base} if base else {}))
+
+
+if __name__ == "__main__":
+    from tasks.train.__main__ import main
+
+    os._exit(main())

@@ -1,0 +1,84 @@
+"""What a training config refuses, and what it derives."""
+
+import glob
+
+import pytest
+
+from tasks.errors import ConfigError
+from tasks.train.config import TrainConfig
+
+SOUND = {
+    "model": "gemma2/tiny",
+    "kind": "next_token",
+    "seq_len": 512,
+    "batch_tokens": 4096,
+    "total_tokens": 40960,
+    "peak_lr": 1e-3,
+}
+
+
+def config(**changes) -> TrainConfig:
+    return TrainConfig(**(SOUND | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        pytest.param({"batch_tokens": 4097}, "Use 4,096", id="batch is not whole rows"),
+        pytest.param({"total_tokens": None}, "length of a run is said once", id="no length"),
+        pytest.param({"epochs": 2}, "length of a run is said once", id="two lengths"),
+        pytest.param({"total_tokens": 4095}, "less than one step", id="less than a step"),
+        pytest.param({"streams": 3}, "streams cuts 8 rows", id="streams do not divide rows"),
+        pytest.param({"micro_batches": 3}, "micro_batches cuts 8 rows", id="parts do not divide rows"),
+        pytest.param({"mesh": {"fsdp": 16}}, "mesh cuts 8 rows", id="more devices than rows"),
+        pytest.param({"seq_len": 1024}, r"longer than gemma2/tiny is meant for \(512\)", id="too long"),
+        pytest.param({"model": "gemma2/3b"}, "Choose one of gemma2/2b", id="unknown size"),
+        pytest.param({"neftune_alpha": 5}, "both are about conversations", id="noise on documents"),
+        pytest.param({"peak_lr": 0}, "greater than 0", id="no learning rate"),
+        pytest.param({"batch_size": 8}, "Extra inputs", id="unknown key"),
+    ],
+)
+def test_unsound_configs_are_refused(changes, words):
+    with pytest.raises(ValueError, match=words):
+        config(**changes)
+
+
+def test_length_in_steps():
+    assert config().steps(10**9) == 10
+    assert config(total_tokens=None, epochs=2).steps(41_000) == 20
+    assert config(total_tokens=None, epochs=0.001).steps(41_000) == 1
+    assert config(total_tokens=4096 * 3 + 4095).steps(0) == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "warmup"),
+    [
+        ({}, 0),
+        ({"warmup_fraction": 0.1}, 100),
+        ({"warmup_fraction": 0.1, "warmup_steps": 7}, 7),
+        ({"warmup_fraction": 0.1, "warmup_steps": 0}, 0),
+    ],
+)
+def test_warmup_in_steps_wins_over_the_fraction(changes, warmup):
+    assert config(**changes).optimizer(1000).warmup_steps == warmup
+
+
+def test_where_and_how_fast_is_not_part_of_the_identity():
+    here = config()
+    there = config(
+        mesh={"fsdp": 8}, micro_batches=2, needs="tpu v6e-8", save_every_steps=7, keep=1, allow_rollback=True,
+        log_every=2, preempt_budget=1, fault_budget=0, remat="full", launcher="local", data="x", base="y", tokenizer="z",
+    )  # fmt: skip
+    assert here.semantic() == there.semantic()
+    for change in ({"seed": 1}, {"dtype": "bfloat16"}, {"streams": 2}, {"beta2": 0.9}, {"schedule": "wsd"}):
+        assert here.semantic() != config(**change).semantic()
+
+
+def test_a_missing_accelerator_stops_the_run_and_names_what_runs_here(monkeypatch):
+    monkeypatch.setattr(glob, "glob", lambda pattern: [])
+    monkeypatch.delenv("TPU_WORKER_ID", raising=False)
+    config().check_machine()
+    with pytest.raises(ConfigError, match=r"needs tpu v6e-256; this machine has .* no accelerator.*preset `tiny`"):
+        config(needs="tpu v6e-256").check_machine()
+    monkeypatch.setattr(glob, "glob", lambda pattern: ["/dev/accel0"] if "accel" in pattern else [])
+    config(needs="tpu v6e-256").check_machine()

@@ -1,0 +1,312 @@
+"""The trainer in this process: whatever interrupts it, the result is that of the undisturbed run, byte for byte."""
+
+import fcntl
+import gc
+import json
+import shutil
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.checkpoint import Checkpoints
+from model.losses import next_token_loss
+from tasks.artifact import Artifact
+from tasks.errors import ConfigError, DataFault, HostFault, Preempted
+from tasks.train import trainer
+from tasks.train.journal import Journal, lasting
+from tasks.train.run import RunSpec
+from tasks.train.trainer import train
+from tests.tasks.train.nano import nano_spec
+from tests.tasks.training_data import make_tokenizer
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing between it and the end of the test may catch it."""
+
+
+def never() -> bool:
+    return False
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, text_pack) -> RunSpec:
+    spec = nano_spec(tmp_path_factory.mktemp("undisturbed"), text_pack)
+    train(spec, never)
+    return spec
+
+
+def steps_in(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
+
+
+def dies(monkeypatch, where: str, number: int) -> None:
+    """Make the number-th event of a kind the last thing a trainer does."""
+    owner, name = {"step": (Journal, "step"), "save": (Checkpoints, "save"), "saved": (Journal, "saved")}[where]
+    original = getattr(owner, name)
+    count = 0
+
+    def dying(self, *args, **kwargs):
+        nonlocal count
+        count += 1
+        result = original(self, *args, **kwargs)
+        if count == number:
+            raise Killed
+        return result
+
+    monkeypatch.setattr(owner, name, dying)
+
+
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [
+        pytest.param("step", 1, id="before the first checkpoint"),
+        pytest.param("step", 8, id="between two checkpoints"),
+        pytest.param("save", 2, id="while a checkpoint is written"),
+        pytest.param("saved", 2, id="just after it is known to be whole"),
+        pytest.param("step", 12, id="after the last step"),
+        pytest.param("save", 4, id="while the last checkpoint is written"),
+    ],
+)
+def test_a_killed_run_ends_like_the_undisturbed_one(tmp_path, text_pack, undisturbed, monkeypatch, where, number):
+    spec = nano_spec(tmp_path, text_pack)
+    with monkeypatch.context() as patch:
+        dies(patch, where, number)
+        with pytest.raises(Killed):
+            train(spec, never)
+    assert not spec.result.exists()
+    train(spec, never)
+    assert files(spec.result) == files(undisturbed.result)
+    assert lasting(spec.metrics) == lasting(undisturbed.metrics)
+
+
+@pytest.mark.parametrize("at", [1, 5, 6, 11])
+def test_told_to_stop_it_saves_the_step_it_is_in(tmp_path, text_pack, undisturbed, at):
+    spec = nano_spec(tmp_path, text_pack)
+    asked = 0
+
+    def soon() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked >= at
+
+    with pytest.raises(Preempted, match=f"stopped at step {at} of 12"):
+        train(spec, soon)
+    assert steps_in(spec.metrics) == list(range(1, at + 1))
+    assert (spec.checkpoints / str(at)).is_dir(), "no finished step is lost"
+    train(spec, never)
+    assert files(spec.result) == files(undisturbed.result)
+
+
+def test_a_finished_run_is_not_trained_again(undisturbed, monkeypatch):
+    monkeypatch.setattr(trainer, "_Trainer", lambda *_: pytest.fail("began again"))
+    train(undisturbed, never)
+
+
+def test_result_holds_what_the_next_stages_read(undisturbed, tokenizer_artifact, text_pack):
+    result = files(undisturbed.result)
+    assert sorted(result) == [
+        "metrics.jsonl",
+        "model/chat_template.jinja",
+        "model/config.json",
+        "model/generation_config.json",
+        "model/model.safetensors",
+        "model/special_tokens_map.json",
+        "model/tokenizer.json",
+        "model/tokenizer.model",
+        "model/tokenizer_config.json",
+        "token_ledger.json",
+    ]
+    config = json.loads(result["model/config.json"])
+    assert (config["vocab_size"], config["num_hidden_layers"], config["bos_token_id"]) == (400, 2, 2)
+    assert json.loads(result["model/generation_config.json"])["eos_token_id"] == 1
+    lines = [json.loads(line) for line in result["metrics.jsonl"].splitlines()]
+    assert set(lines[0]) == {"step", "loss", "z_loss", "accuracy", "grad_norm", "lr", "tokens"}
+    assert lines[-1]["tokens"] == 12 * 128
+    assert lines[-1]["loss"] < 0.7 * lines[0]["loss"], "it learns"
+    ledger = json.loads(result["token_ledger.json"])
+    weights = {s["name"]: s["weight"] for s in text_pack.read_json("mixture.json")["sources"]}
+    for source in ledger["sources"]:
+        assert source["token_share"] == pytest.approx(weights[source["name"]], abs=0.05)
+
+
+def break_newest(spec: RunSpec, how: str) -> None:
+    newest = max(spec.checkpoints.iterdir(), key=lambda path: int(path.name))
+    if how == "gone":
+        shutil.rmtree(newest)
+        return
+    largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda path: path.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    if how == "truncated":
+        data = data[: len(data) // 2]
+    else:
+        data[len(data) // 2] ^= 0x10
+    largest.write_bytes(data)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax drops futures of a failed read
+@pytest.mark.parametrize("how", ["gone", "truncated", "bit flipped"])
+def test_a_lost_newest_checkpoint_is_never_passed_over_in_silence(tmp_path, text_pack, undisturbed, how):
+    spec = nano_spec(tmp_path, text_pack)
+    calls = iter([False] * 7 + [True])
+    with pytest.raises(Preempted):
+        train(spec, lambda: next(calls))
+    break_newest(spec, how)
+    with pytest.raises(DataFault, match="allow_rollback"):
+        train(spec, never)
+    with pytest.raises(DataFault, match="allow_rollback"):
+        train(spec, never)
+    allowed = nano_spec(tmp_path, text_pack, allow_rollback=True)
+    train(allowed, never)
+    assert files(allowed.result) == files(undisturbed.result)
+    gc.collect()
+
+
+def test_all_checkpoints_lost_is_said_too(tmp_path, text_pack):
+    spec = nano_spec(tmp_path, text_pack)
+    calls = iter([False] * 4 + [True])
+    with pytest.raises(Preempted):
+        train(spec, lambda: next(calls))
+    shutil.rmtree(spec.checkpoints)
+    with pytest.raises(DataFault, match="step 5 was saved and confirmed"):
+        train(spec, never)
+
+
+def test_history_that_lacks_a_step_is_refused(tmp_path, text_pack):
+    spec = nano_spec(tmp_path, text_pack)
+    calls = iter([False] * 4 + [True])
+    with pytest.raises(Preempted):
+        train(spec, lambda: next(calls))
+    lines = spec.metrics.read_text().splitlines(keepends=True)
+    spec.metrics.write_text("".join(lines[:2] + lines[3:]))
+    with pytest.raises(DataFault, match="has 4 of the 5 lines"):
+        train(spec, never)
+
+
+def test_a_run_never_goes_on_as_another_run(tmp_path, text_pack):
+    calls = iter([False] * 4 + [True])
+    with pytest.raises(Preempted):
+        train(nano_spec(tmp_path, text_pack), lambda: next(calls))
+    with pytest.raises(ConfigError, match=r"peak_lr: 0.01 -> 0.02"):
+        train(nano_spec(tmp_path, text_pack, peak_lr=0.02), never)
+    # What says only how to run may change.
+    train(nano_spec(tmp_path, text_pack, save_every_steps=5, micro_batches=1, log_every=3), never)
+
+
+def test_nan_stops_the_run_and_keeps_the_batch(tmp_path, text_pack, monkeypatch):
+    def broken(model, batch, *, z_loss):
+        loss, aux = next_token_loss(model, batch, z_loss=z_loss)
+        return loss * jnp.nan, aux | {"loss_sum": aux["loss_sum"] * jnp.nan}
+
+    spec = nano_spec(tmp_path, text_pack)
+    calls = iter([False] * 3 + [True])
+    with pytest.raises(Preempted):
+        train(spec, lambda: next(calls))
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Trainer, "_loss", lambda self: broken)
+        with pytest.raises(DataFault, match="step 5: loss is nan") as caught:
+            train(spec, never)
+    assert caught.value.exit_code == 77
+    assert steps_in(spec.metrics) == [1, 2, 3, 4]
+    assert [path.name for path in spec.checkpoints.iterdir() if path.name.isdigit()] == ["3", "4"]
+    with np.load(spec.dump / "batch.npz") as batch:
+        assert batch["tokens_BT"].shape == (4, 32)
+    assert json.loads((spec.dump / "step.json").read_text())["step"] == 5
+
+
+def test_micro_batches_change_only_rounding(tmp_path, text_pack, undisturbed):
+    spec = nano_spec(tmp_path, text_pack, micro_batches=2)
+    train(spec, never)
+    losses = [[json.loads(line)["loss"] for line in s.metrics.read_text().splitlines()] for s in (spec, undisturbed)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def as_artifact(spec: RunSpec, like: Artifact) -> Artifact:
+    """The result of a run where an artifact is expected."""
+    root = spec.run_dir.parent / f"{spec.run_dir.name}-artifact"
+    shutil.copytree(spec.result, root / "data", dirs_exist_ok=True)
+    entries = tuple(
+        like.manifest.files[0].model_copy(update={"path": str(p.relative_to(root / "data"))})
+        for p in (root / "data").rglob("*")
+        if p.is_file()
+    )
+    return Artifact(str(root), like.manifest.model_copy(update={"files": entries, "content_digest": "base"}))
+
+
+def test_fine_tuning_goes_on_from_a_base_and_learns_answers(tmp_path, chat_pack, text_pack, undisturbed):
+    base = as_artifact(undisturbed, text_pack)
+    spec = nano_spec(tmp_path, chat_pack, base, kind="sft", total_tokens=None, epochs=3, streams=2, seq_len=64)
+    train(spec, never)
+    first = json.loads(spec.metrics.read_text().splitlines()[0])
+    scratch = nano_spec(tmp_path / "scratch", chat_pack, None, kind="sft", total_tokens=128, streams=2, seq_len=64)
+    train(scratch, never)
+    assert first["loss"] < json.loads(scratch.metrics.read_text().splitlines()[0])["loss"] - 1, (
+        "the base knows something"
+    )
+    generation = json.loads((spec.result / "model" / "generation_config.json").read_text())
+    assert generation["eos_token_id"] == [1, 5], "a chat model may end its turn"
+    tokens = chat_pack.read_json("mixture.json")["total_tokens"]
+    assert len(steps_in(spec.metrics)) == 3 * tokens // 128
+
+
+def test_neftune_noise_is_resumed_exactly(tmp_path, chat_pack):
+    changes = {"kind": "sft", "neftune_alpha": 5.0, "total_tokens": 128 * 7, "seq_len": 64}
+    whole = nano_spec(tmp_path / "whole", chat_pack, **changes)
+    train(whole, never)
+    quiet = nano_spec(tmp_path / "quiet", chat_pack, **(changes | {"neftune_alpha": 0.0}))
+    train(quiet, never)
+    broken = nano_spec(tmp_path / "broken", chat_pack, **changes)
+    calls = iter([False] * 4 + [True])
+    with pytest.raises(Preempted):
+        train(broken, lambda: next(calls))
+    train(broken, never)
+    assert files(whole.result) == files(broken.result)
+    assert lasting(whole.metrics) != lasting(quiet.metrics)
+
+
+def test_what_does_not_fit_together_is_refused(tmp_path, text_pack, chat_pack, undisturbed, tokenizer_artifact):
+    with pytest.raises(ConfigError, match="reads chat records"):
+        train(nano_spec(tmp_path / "a", text_pack, kind="sft"), never)
+    with pytest.raises(ConfigError, match="is 2 devices, JAX finds 1"):
+        train(nano_spec(tmp_path / "b", text_pack, mesh={"fsdp": 2}), never)
+    base = as_artifact(undisturbed, text_pack)
+    with pytest.raises(ConfigError, match="2 layers of width 32, model=gemma2/tiny has 4 of 256"):
+        train(nano_spec(tmp_path / "c", text_pack, base, model="gemma2/tiny"), never)
+    other = make_tokenizer(tmp_path, 420)
+    spec = nano_spec(tmp_path / "d", text_pack)
+    wrong = spec.model_copy(
+        update={"identity": spec.identity.model_copy(update={"tokenizer": other.manifest.content_digest})}
+    )
+    with pytest.raises(ConfigError, match="records were counted with tokenizer"):
+        train(wrong, never)
+    (Path(base.url) / "data" / "model" / "tokenizer.json").write_bytes(
+        (other.local_dir() / "tokenizer.json").read_bytes()
+    )
+    with pytest.raises(ConfigError, match="other meanings for the same ids"):
+        train(nano_spec(tmp_path / "e", text_pack, base), never)
+
+
+def test_two_trainers_never_share_a_run(tmp_path, text_pack, monkeypatch):
+    monkeypatch.setattr(trainer, "LOCK_WAIT_S", 0.3)
+    spec = nano_spec(tmp_path, text_pack)
+    with (tmp_path / "trainer.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        held.write("4711")
+        held.flush()
+        with pytest.raises(HostFault, match=r"held by another trainer \(process 4711\)"):
+            train(spec, never)
+
+
+def test_leftovers_of_a_killed_save_are_removed(tmp_path, text_pack, undisturbed):
+    spec = nano_spec(tmp_path, text_pack)
+    half = spec.checkpoints / "3.orbax-checkpoint-tmp-17"
+    half.mkdir(parents=True)
+    (half / "piece").write_bytes(b"x" * 100)
+    train(spec, never)
+    assert not half.exists()
+    assert files(spec.result) == files(undisturbed.result)
