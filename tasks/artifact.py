@@ -39,12 +39,13 @@ from tasks.ledger import (
 from tasks.manifest import (
     CONFIG,
     MANIFEST,
-    UNITS,
+    RUN,
     Counts,
     FileEntry,
     Finding,
     Manifest,
     ParentRef,
+    RunPaper,
     UnitRecord,
     content_digest,
     inspect,
@@ -232,6 +233,7 @@ def _make(
     url, scratch, ticket = workspace.url, workspace.scratch, workspace.ticket
     shutil.rmtree(staging_root(url, scratch), ignore_errors=True)  # units of a run that died
     storage_for(url).sweep(url)
+    commit(url, ticket, [(RUN, RunPaper(parents=identity.parents).to_json())])
     _retract_unusable(stage, identity, ticket, rerun)
     if rerun:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -241,8 +243,8 @@ def _make(
     began = time.monotonic()
     stage.run(workspace, config, inputs)
     manifest = _manifest(stage, identity, workspace, time.monotonic() - began)
-    retract(url, ticket, [UNITS])
     commit(url, ticket, [(MANIFEST, manifest.to_json())])
+    retract(url, ticket, [RUN])
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.rmtree(staging_root(url, scratch), ignore_errors=True)
     log.info("%s made: %s rows in, %s out, %.0f s", url, manifest.counts.in_, manifest.counts.out, manifest.seconds)
@@ -268,7 +270,7 @@ def _retract_unusable(stage: Stage, identity: Identity, ticket: Ticket, rerun: b
             log.warning("unit %s of %s was made by other code and is kept (expensive stage)", record.key, url)
     for path, reason in retracted.items():
         log.warning("unit %s of %s is redone: %s", records[path].key if path in records else path, url, reason)
-    retract(url, ticket, [MANIFEST, UNITS, *(f"ledger/{path}" for path in retracted)])
+    retract(url, ticket, [MANIFEST, *(f"ledger/{path}" for path in retracted)])
 
 
 def _manifest(stage: Stage, identity: Identity, workspace: Workspace, seconds: float) -> Manifest:

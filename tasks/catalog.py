@@ -9,7 +9,7 @@ from tasks.artifact import Artifact, Identity, Stage, code_changed, identify, un
 from tasks.config import StageConfig
 from tasks.expiry import Collection, Removal, gc, render_gc
 from tasks.lease import is_held, read_lease
-from tasks.ledger import check_unit, expected_units, read_ledger
+from tasks.ledger import check_unit, read_ledger, read_run
 from tasks.lineage import Lineage, lineage, render_lineage
 from tasks.manifest import MANIFEST, Finding, Manifest, inspect
 from tasks.storage import join, normalise, read_all, storage_for
@@ -164,7 +164,7 @@ def _partial(stage: Stage, identity: Identity, finding: Finding, problems: list[
         and not check_unit(identity.url, record, sizes=sizes)
     ]
     stale = [record for record in usable if record.code_digest != identity.code_digest]
-    total = len(finding.manifest.ledger) if finding.manifest else expected_units(identity.url)
+    total = len(finding.manifest.ledger) if finding.manifest else read_run(identity.url).units
     state: State = "repair" if finding.damage else "resume" if usable else "run"
     return Verdict(
         state,

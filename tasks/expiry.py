@@ -12,9 +12,9 @@ from tasks.artifact import scratch_dir
 from tasks.errors import ConfigError
 from tasks.finished import cache_root
 from tasks.lease import LeaseTimeout, hold, is_held, read_lease
-from tasks.ledger import retract
+from tasks.ledger import read_run, retract
 from tasks.lineage import locate, read_manifest
-from tasks.manifest import CONFIG, LEASE, MANIFEST, Manifest
+from tasks.manifest import CONFIG, LEASE, MANIFEST, RUN, Manifest, ParentRef
 from tasks.storage import exists, is_local, join, local_path, normalise, storage_for
 
 TEMPORARY_AGE_S = 3600.0  # a temporary file of a live writer is seconds old
@@ -132,16 +132,38 @@ def _entry(url: str) -> _Entry:
 
 
 def _with_ancestors(urls: set[str]) -> set[str]:
+    """The artifacts and all that they were, or are being, made from.
+
+    Raises:
+        ConfigError: the papers of one are damaged or not yet written, so that its parents cannot be known.
+    """
     found: set[str] = set()
-    waiting = list(urls)
+    waiting = sorted(urls)
     while waiting:
         url = waiting.pop()
-        if url in found:
-            continue
-        found.add(url)
-        with contextlib.suppress(ValueError, FileNotFoundError):
-            waiting += [locate(parent, url) for parent in read_manifest(url).parents.values()]
+        if url not in found:
+            found.add(url)
+            waiting += [locate(parent, url) for parent in _parents(url)]
     return found
+
+
+def _parents(url: str) -> list[ParentRef]:
+    parents = list(read_run(url).parents.values())
+    if not exists(join(url, MANIFEST)):
+        if not parents and is_held(url) and not exists(join(url, RUN)):
+            raise _unknown(url, "is just being begun")
+        return parents
+    try:
+        return parents + list(read_manifest(url).parents.values())
+    except ValueError as error:
+        raise _unknown(url, str(error)) from error
+
+
+def _unknown(url: str, problem: str) -> ConfigError:
+    return ConfigError(
+        f"{url}: {problem}. What it was made from must be kept and cannot be known; nothing was removed. "
+        "Run the step that makes it, or remove that folder, and try again."
+    )
 
 
 def _removal(entry: _Entry) -> Removal:

@@ -6,7 +6,6 @@ finished. A run that is killed at any moment loses at most the units in flight.
 
 import contextlib
 import errno
-import json
 import logging
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from tasks.errors import DataFault, HostFault
 from tasks.lease import Ticket
-from tasks.manifest import UNITS, Counts, Damage, UnitRecord, check_files, ledger_path
+from tasks.manifest import RUN, Counts, Damage, RunPaper, UnitRecord, check_files, ledger_path
 from tasks.storage import ABSENT, is_local, join, local_path, read_all, storage_for
 
 log = logging.getLogger(__name__)
@@ -140,12 +139,12 @@ def check_unit(
     return check_files(url, expected, small=small, sizes=sizes)
 
 
-def expected_units(url: str) -> int | None:
-    """How many units the run that works (or worked) here expects; None when it has not said."""
+def read_run(url: str) -> RunPaper:
+    """What is known of the unfinished run at an artifact's URL; an empty paper when nothing is."""
     try:
-        return int(json.loads(storage_for(url).read(join(url, UNITS)))["units"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
+        return RunPaper.from_json(storage_for(url).read(join(url, RUN)))
+    except (FileNotFoundError, ValueError):
+        return RunPaper()
 
 
 def staging_root(url: str, scratch: Path) -> Path:

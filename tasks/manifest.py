@@ -16,7 +16,7 @@ from tasks.storage import READ_THREADS, is_local, join, local_path, storage_for
 MANIFEST = "MANIFEST.json"
 CONFIG = "config.json"
 LEASE = "lease.json"
-UNITS = "units.json"  # how many units a run expects, for `plan`; not part of the artifact
+RUN = "run.json"  # of a run that is not finished: its parents and how many units it expects
 SMALL_BYTES = 8 * 2**20  # up to this size a file's sha256 is checked at every hit
 REMOTE_BUDGET_BYTES = 64 * 2**20  # what one check may download from a bucket, smallest files first
 
@@ -139,6 +139,13 @@ class Manifest(Sealed):
         """Every file that belongs to the artifact: path relative to the artifact -> entry."""
         named = [("data", self.files), ("rejects", self.rejects), ("ledger", self.ledger)]
         return {CONFIG: self.config_file} | {f"{part}/{e.path}": e for part, entries in named for e in entries}
+
+
+class RunPaper(Sealed):
+    """Written when a run begins, removed after its manifest: what `plan` and `gc` know of unfinished work."""
+
+    parents: dict[str, ParentRef] = {}
+    units: int | None = None  # how many the stage expects; None when it has not said
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,11 @@ class LocalStorage:
         return local_path(url).read_bytes()
 
     def write(self, url: str, source: Source) -> None:
-        """Put a whole file in place by rename. A path given as source is moved when it is on the same disk."""
+        """Put a whole file in place by rename. A path given as source is moved when it is on the same disk.
+
+        The content is on the disk before the name is. The name itself is not waited for: when the power fails, a
+        file may be absent, which is repaired, but never half there.
+        """
         target = local_path(url)
         target.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(source, Path):
@@ -133,7 +137,6 @@ class LocalStorage:
                 self._replace(target, source)
         else:
             self._replace(target, source)
-        _sync(target.parent)
 
     def _replace(self, target: Path, source: Source) -> None:
         temporary = target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex}.tmp")

@@ -20,10 +20,11 @@ from tasks.ledger import (
     full_disk_is_said,
     read_ledger,
     read_record,
+    read_run,
     require_conserved,
     staging_root,
 )
-from tasks.manifest import UNITS, Counts, FileEntry, UnitRecord, file_digest, ledger_path
+from tasks.manifest import RUN, Counts, FileEntry, UnitRecord, file_digest, ledger_path
 from tasks.storage import is_local
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class Workspace:
 
     def expect_units(self, num_units: int) -> None:
         """Say how many units there will be, so that `plan` can show k of n after an interruption."""
-        commit(self.url, self.ticket, [(UNITS, json.dumps({"units": num_units}).encode())])
+        paper = read_run(self.url).model_copy(update={"units": num_units})
+        commit(self.url, self.ticket, [(RUN, paper.to_json())])
 
     def note(self, **facts: Any) -> None:
         """Keep facts for the manifest: licences=, teachers= (added), tokens=, cost= (replaced), others in `extra`.

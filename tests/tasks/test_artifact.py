@@ -343,7 +343,7 @@ def test_a_run_killed_while_it_writes_to_a_bucket_is_resumed(gcs: Any, tmp_path:
     artifact = produce(store, COUNT, "kill", CountingConfig(shards=6), {}, lease_timeout_s=5)
     assert tree(artifact.url) == tree(produce(str(tmp_path / "x"), COUNT, "kill", CountingConfig(shards=6), {}).url)
     assert artifact.manifest.token == 2
-    assert not exists(join(artifact.url, "units.json"))
+    assert not exists(join(artifact.url, "run.json"))
 
 
 def test_scratch_lives_as_long_as_the_work(any_store: str):

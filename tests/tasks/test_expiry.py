@@ -1,6 +1,5 @@
 """`gc`: removes what nobody needs, and nothing else."""
 
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from tasks.artifact import Artifact, Workspace, open_artifact, produce, scratch_
 from tasks.errors import ConfigError
 from tasks.expiry import gc, render_gc
 from tasks.lease import hold
+from tasks.manifest import MANIFEST
 from tasks.storage import is_local, join, storage_for
 from tests.tasks.counting_stage import COUNT, CountingConfig
 from tests.tasks.test_lineage import NOTE, NoteConfig, family
@@ -73,13 +73,43 @@ def test_the_young_stay_with_their_ancestors(store: str, age_days: float, goes: 
 
 def test_the_parents_of_the_young_stay_whatever_their_age(store: str):
     source, *_, model = family(store)
-    old = time.time() - 30 * DAY_S
-    manifest = Path(source.url, "MANIFEST.json")
-    aged = source.manifest.model_copy(update={"finished": "2020-01-01T00:00:00+00:00"})
-    manifest.write_bytes(aged.to_json())
-    os.utime(manifest, (old, old))
+    aged(source)
     assert gc(store, [], 14 * DAY_S).removals == ()
     assert {removal.url for removal in gc(store, [], -1).removals} >= {source.url, model.url}
+
+
+def aged(artifact: Artifact) -> Artifact:
+    """The artifact, finished long ago."""
+    manifest = artifact.manifest.model_copy(update={"finished": "2020-01-01T00:00:00+00:00"})
+    storage_for(artifact.url).write(join(artifact.url, MANIFEST), manifest.to_json())
+    return replace(artifact, manifest=manifest)
+
+
+def test_what_unfinished_work_is_made_from_stays(any_store: str):
+    source, lone = aged(made(any_store, 1)), aged(made(any_store, 2))
+    removed: list[str] = []
+
+    def stops(ws: Workspace, config: NoteConfig, inputs: dict[str, Artifact]) -> None:
+        removed.extend(removal.url for removal in gc(any_store, [], 14 * DAY_S, dry_run=False).removals)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        produce(any_store, replace(NOTE, run=stops), "child", NoteConfig(), {"docs": source})
+    assert removed == [lone.url], "while it runs"
+    assert gc(any_store, [], 14 * DAY_S, dry_run=False).removals == (), "after it was stopped"
+    assert open_artifact(source.url) == source
+
+
+def test_what_cannot_be_known_stops_the_removal(store: str):
+    source = aged(made(store, 1))
+    child = produce(store, NOTE, "child", NoteConfig(), {"docs": source})
+    Path(child.url, MANIFEST).write_bytes(b"{}")
+    with pytest.raises(ConfigError, match=r"damaged.*nothing was removed"):
+        gc(store, [], 14 * DAY_S, dry_run=False)
+    produce(store, NOTE, "child", NoteConfig(), {"docs": source})
+    with hold(join(store, "note", "new-0123456789ab")), pytest.raises(ConfigError, match="just being begun"):
+        gc(store, [child.url], 14 * DAY_S, dry_run=False)
+    assert open_artifact(source.url) == source
 
 
 @pytest.mark.usefixtures("later")
