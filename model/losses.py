@@ -49,8 +49,11 @@ def next_token_loss(
 
 
 def _neftune(noise_B1: jax.Array, shape: tuple[int, int], alpha: float) -> jax.Array:
-    size = alpha / (shape[0] * shape[1]) ** 0.5
-    return jax.vmap(lambda seed: jax.random.uniform(jax.random.key(seed), shape, minval=-size, maxval=size))(noise_B1[:, 0])
+    def draw(seed: jax.Array) -> jax.Array:
+        size = alpha / (shape[0] * shape[1]) ** 0.5
+        return jax.random.uniform(jax.random.key(seed), shape, minval=-size, maxval=size)
+
+    return jax.vmap(draw)(noise_B1[:, 0])
 
 
 def cross_entropy(
