@@ -22,6 +22,7 @@ from tasks.ingest.sources.source import Page, Part, Rejected, Source, SourceConf
 
 PATTERNS = ("*.html", "*.htm", "*.html.gz", "*.htm.gz")  # below usr/share
 FETCH_TIMEOUT_S = 900
+_RETRIES = 3
 
 
 def parts(config: SourceConfig) -> list[Part]:
@@ -142,7 +143,7 @@ def _private_apt(root: Path) -> dict[str, str]:
         'Dir::Etc::parts "/dev/null";',
         'Dir::Etc::main "/dev/null";',
         'Acquire::Languages "none";',
-        'Acquire::Retries "3";',
+        f'Acquire::Retries "{_RETRIES}";',
         'Acquire::http::Timeout "20";',
         'Acquire::https::Timeout "20";',
         f'APT::Sandbox::User "{"root" if os.geteuid() == 0 else ""}";',

@@ -61,6 +61,8 @@ def _records(name: str, path: Path) -> Iterator[Page | Rejected]:
             stream.damage = stream.damage or OSError(str(error))
     if stream.damage is None and stream.head[:5] != b"WARC/":
         stream.damage = OSError(f"begins with {stream.head!r}, not with 'WARC/'")
+    if stream.damage is None and not stream.tail.endswith((b"\r\n\r\n", b"\n\n")):
+        stream.damage = EOFError("the file ends in the middle of a record")
     if stream.damage is not None:
         detail = f"nothing can be read after {after}: {type(stream.damage).__name__}: {stream.damage}"
         yield Rejected("damaged_rest", name, detail)
@@ -72,7 +74,7 @@ class _UpToDamage:
     def __init__(self, stream: io.BufferedIOBase):
         self._stream = stream
         self.damage: Exception | None = None
-        self.head = b""
+        self.head = self.tail = b""
         self._position = 0
 
     def tell(self) -> int:
@@ -87,6 +89,7 @@ class _UpToDamage:
             self.damage = error
             return b""
         self.head = self.head or data[:5]
+        self.tail = (self.tail + data[-4:])[-4:]
         self._position += len(data)
         return data
 
