@@ -103,22 +103,27 @@ def training(facts: CardFacts) -> str:
         manifest = node.manifest
         assert manifest is not None
         knobs = {**manifest.config, **manifest.extra}
+        batch = _find(knobs, "batch_tokens")
+        steps = _find(knobs, "steps", "num_steps", "total_steps")
+        if steps is None and batch and manifest.tokens:
+            steps = manifest.tokens // batch  # every step is one whole batch
         rows.append(
             (
                 node.name,
                 _shown(_find(knobs, "model")),
-                _count(_find(knobs, "steps", "num_steps", "total_steps")),
-                _count(_find(knobs, "batch_tokens")),
+                _count(steps),
+                _count(batch),
                 _count(manifest.tokens),
                 _shown(_find(knobs, "peak_lr")),
                 _shown(_find(knobs, "schedule")),
+                _figure(_find(knobs, "final_loss")),
                 f"{manifest.seconds:,.0f}",
                 manifest.host,
             )
         )
     if not rows:
         return ""
-    names = ("run", "size", "steps", "batch (tokens)", "tokens", "peak LR", "schedule", "seconds", "host")
+    names = ("run", "size", "steps", "batch (tokens)", "tokens", "peak LR", "schedule", "last loss", "seconds", "host")
     return "## Training\n\n" + _table(names, rows)
 
 
@@ -143,10 +148,15 @@ def data(facts: CardFacts) -> str:
         ]
         names = ("source", "language", "share of tokens", "records", "tokens", "bytes", "epochs")
         parts.append(f"### Mixture `{node.name}` ({mixture.get('kind')})\n\n" + _table(names, rows))
-    rows = [row for node in facts.graph.nodes if (row := _source_row(facts.graph, node))]
+    brought = sources(facts.graph)
+    if brought:
+        names = ("source", "kind", "licence", "by")
+        rows = [tuple(source.get(key) for key in ("name", "kind", "licence", "attribution")) for source in brought]
+        parts.append("### Raw sources\n\n" + _table(names, rows))
+    rows = [row for node in facts.graph.nodes if (row := _source_row(node))]
     if rows:
         names = ("artifact", "rows in", "rows kept", "dropped, by reason", "teachers", "licences")
-        parts.append("### Sources, filters and teachers\n\n" + _table(names, rows))
+        parts.append("### Filters and teachers\n\n" + _table(names, rows))
     return "\n\n".join(parts) if len(parts) > 1 else ""
 
 
@@ -263,7 +273,16 @@ def _bringers(graph: Lineage, licence_id: str) -> Iterable[Node]:
             yield node
 
 
-def _source_row(graph: Lineage, node: Node) -> tuple[Any, ...] | None:
+def sources(graph: Lineage) -> list[Mapping[str, Any]]:
+    """What the mirrors of the lineage say of their sources: name, kind, licence, attribution."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for node in graph.nodes:
+        for source in node.manifest.extra.get("sources", ()) if node.manifest and node.stage == "mirror" else ():
+            found.setdefault(str(source.get("name")), source)
+    return list(found.values())
+
+
+def _source_row(node: Node) -> tuple[Any, ...] | None:
     if node.manifest is None or node.stage not in (*DOCUMENT_STAGES, *SYNTHETIC_STAGES, "teacher"):
         return None
     counts = node.counts
@@ -306,7 +325,7 @@ def _find(knobs: Mapping[str, Any], *names: str) -> Any:
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; columns that are empty throughout are left out."""
+    """A Markdown table; columns that are empty throughout are left out. Cells hold no line break and no pipe."""
     kept = [i for i, name in enumerate(names) if not name or any(_shown(row[i]) for row in rows)]
     lines = [[names[i] for i in kept], ["---" for _ in kept]]
     lines += [[_shown(row[i]).replace("|", "\\|").replace("\n", " ") for i in kept] for row in rows]
@@ -319,6 +338,10 @@ def _shown(value: Any) -> str:
 
 def _count(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else ""
+
+
+def _figure(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, (int, float)) else ""
 
 
 def _percent(value: Any) -> str:

@@ -17,7 +17,7 @@ from tasks.inference import TextCodec, model_directory, read_config
 from tasks.licences import check_release, duties, licence, text_of
 from tasks.lineage import Lineage, Node, lineage
 from tasks.progress import track
-from tasks.release.card import CardFacts, render
+from tasks.release.card import CardFacts, render, sources
 from tasks.release.config import ReleaseConfig
 from tasks.release.prove import prove
 
@@ -92,16 +92,14 @@ def licence_papers(config: ReleaseConfig, graph: Lineage) -> dict[str, bytes]:
     for node in graph.nodes:
         assert node.manifest is not None
         artifact = Artifact(node.url, node.manifest)
-        found = artifact.files(NOTICES)
-        for entry in found:
+        for entry in artifact.files(NOTICES):
             name = entry.path.removeprefix(NOTICES)
             papers[f"NOTICES/{node.stage}-{node.name}/{name}"] = artifact.read_bytes(entry.path)
-        silent = [one for one in node.licences if licence(one).source_notice]
-        if node in graph.sources and silent and not found:
-            without.append(f"{node.label} ({', '.join(silent)})")
+        if node in graph.sources:
+            without += [f"{node.label}: {missing}" for missing in silent_sources(artifact)]
     if without:
         raise DataFault(
-            f"no copyright notice came with {'; '.join(without)}: these licences ask that the notice of each work is "
+            f"no copyright notice came with {', '.join(without)}: these licences ask that the notice of each work is "
             f"passed on, so the stage that brings a work in keeps it under {NOTICES}. Make that artifact again with "
             "its notices, or leave the source out."
         )
@@ -109,6 +107,20 @@ def licence_papers(config: ReleaseConfig, graph: Lineage) -> dict[str, bytes]:
         papers[f"LICENSES/{name}"] = Path(place).read_bytes()
     papers["NOTICE"] = notice(config, graph).encode()
     return papers
+
+
+def silent_sources(artifact: Artifact) -> list[str]:
+    """The works of a raw source that brought no copyright notice although their licence asks for it."""
+    there = {entry.path.removeprefix(NOTICES).rpartition(".")[0] for entry in artifact.files(NOTICES) if entry.bytes}
+    listed = artifact.manifest.extra.get("sources")
+    if not listed:  # a teacher, or a stage that brings one work
+        asking = [one for one in artifact.manifest.licences if licence(one).source_notice]
+        return [] if there or not asking else [", ".join(asking)]
+    return [
+        f"{source['name']} ({source['licence']})"
+        for source in listed
+        if licence(source["licence"]).source_notice and source["name"] not in there
+    ]
 
 
 def notice(config: ReleaseConfig, graph: Lineage) -> str:
@@ -119,6 +131,11 @@ def notice(config: ReleaseConfig, graph: Lineage) -> str:
         parts.append(" ".join(asked.built_with))
     parts.append("Made with Nestling from works under these licences:")
     parts.append("\n".join(f"- {one}: {licence(one).name} {licence(one).url}".rstrip() for one in graph.licences))
+    credits = [
+        f"- {one['name']} ({one['licence']}): {one.get('attribution') or 'see NOTICES/'}" for one in sources(graph)
+    ]
+    if credits:
+        parts.append("Sources:\n" + "\n".join(credits))
     conditions = list(dict.fromkeys(text for one in graph.licences for text in licence(one).conditions))
     if conditions:
         parts.append("Conditions:\n" + "\n".join(f"- {text}" for text in conditions))

@@ -79,7 +79,13 @@ def build(
     """mirror -> clean -> dedup, teacher -> synth, pack -> train, and an evaluation; returns the inputs of a release."""
     store = root / "store"
     notice = {"notices/debian.txt": b"Copyright (C) 2023 Osamu Aoki"} if notices else {}
-    mirror = artifact(store, "mirror", "ja", {**notice, "pages/0.bin": b"x"}, notes={"licences": mirror_licences})
+    sources = [
+        {"name": "debian", "kind": "debian", "licence": licence, "attribution": "The Debian authors"}
+        for licence in mirror_licences
+    ]
+    mirror = artifact(
+        store, "mirror", "ja", {**notice, "pages/0.bin": b"x"}, notes={"licences": mirror_licences, "sources": sources}
+    )
     clean = artifact(
         store, "clean", "ja", {"d.bin": b"1"}, parents={"pages": mirror}, drops={"short_lines": 3, "not_japanese": 5}
     )
@@ -106,7 +112,7 @@ def build(
         model_files,
         parents={"data": pack},
         facts={"model": "gemma2/tiny", "batch_tokens": 8192, "peak_lr": 0.002, "schedule": "cosine"},
-        notes={"tokens": 1_400_000, "steps": 170},
+        notes={"tokens": 1_400_832, "final_loss": 2.34567},
     )
     evaluation = artifact(store, "eval", "tiny", {"scores.json": json.dumps(scores()).encode()}, parents={"m": train})
     return {"model": train, "eval": evaluation}

@@ -87,11 +87,12 @@ def test_the_card_says_what_the_lineage_knows(tmp_path, world, proves):
         'license: ["apache-2.0", "gpl-2.0"]',
         "# Nestling-Tiny-ja",
         "A demonstration.",
-        "1 training run on 1,400,000 tokens",
+        "1 training run on 1,400,832 tokens",
         "| parameters | 131,648 (the embedding table counted once) |",
         "| heads (query / key-value) | 4 / 2 |",
-        "| run | size | steps | batch (tokens) | tokens | peak LR | schedule | seconds | host |",
-        "| tiny-cpt | gemma2/tiny | 170 | 8,192 | 1,400,000 | 0.002 | cosine |",
+        "| run | size | steps | batch (tokens) | tokens | peak LR | schedule | last loss | seconds | host |",
+        "| tiny-cpt | gemma2/tiny | 171 | 8,192 | 1,400,832 | 0.002 | cosine | 2.35 |",
+        "| debian | debian | GPL-2.0-or-later | The Debian authors |",
         "| ja | ja | 75.0% | 30 | 3,000 | 9,000 | 1.50 |",
         "| synth\\|x | en | 25.0% |",
         "| clean/ja | 8 | 0 | not_japanese 5, short_lines 3 |",
@@ -160,8 +161,20 @@ def test_a_llama_teacher_asks_for_its_name_and_its_text(tmp_path, model_files, p
 
 def test_a_source_without_its_copyright_notice_is_refused(tmp_path, model_files, proves):
     inputs = build(tmp_path, model_files, notices=False)
-    with pytest.raises(DataFault, match=r"no copyright notice came with mirror/ja-\w+ \(GPL-2.0-or-later\)"):
+    with pytest.raises(DataFault, match=r"no copyright notice came with mirror/ja-\w+: debian \(GPL-2\.0-or-later\)"):
         make(tmp_path, inputs)
+
+
+def test_a_teacher_without_the_notice_its_licence_asks_for_is_refused(tmp_path, model_files, proves):
+    inputs = build(tmp_path, model_files, teacher_licences=("MIT",))
+    with pytest.raises(DataFault, match=r"no copyright notice came with teacher/smol-\w+: MIT"):
+        make(tmp_path, inputs)
+    with_notice = build(
+        tmp_path / "other", model_files, teacher_licences=("MIT",), teacher_files={"notices/LICENSE": b"Copyright"}
+    )
+    made = make(tmp_path, with_notice)
+    assert text(made, "NOTICES/teacher-smol/LICENSE") == "Copyright"
+    assert "debian (GPL-2.0-or-later): The Debian authors" in text(made, "NOTICE")
 
 
 def test_public_domain_sources_need_no_notice(tmp_path, model_files, proves):
