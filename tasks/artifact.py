@@ -41,6 +41,7 @@ from tasks.manifest import (
     MANIFEST,
     RUN,
     Counts,
+    Damage,
     FileEntry,
     Finding,
     Manifest,
@@ -50,7 +51,7 @@ from tasks.manifest import (
     content_digest,
     inspect,
 )
-from tasks.storage import is_local, join, local_path, normalise, storage_for
+from tasks.storage import is_local, join, local_path, normalise, read_all, storage_for
 from tasks.workspace import ASKED, Unit, Workspace
 
 __all__ = [
@@ -227,9 +228,8 @@ def _make(
     rerun: bool,
 ) -> Artifact:
     for artifact in inputs.values():
-        damage = inspect(artifact.url).damage
-        if damage:
-            raise_damage(artifact.url, damage)
+        if open_artifact(artifact.url).manifest.content_digest != artifact.manifest.content_digest:
+            raise_damage(artifact.url, [Damage("data", "its content has changed since this run read its manifest")])
     url, scratch, ticket = workspace.url, workspace.scratch, workspace.ticket
     shutil.rmtree(staging_root(url, scratch), ignore_errors=True)  # units of a run that died
     storage_for(url).sweep(url)
@@ -296,7 +296,9 @@ def _manifest(stage: Stage, identity: Identity, workspace: Workspace, seconds: f
     require_conserved(counts, url)
     files = _collect(url, [(record.key, record.outputs) for record in records])
     rejects = _collect(url, [(record.key, record.rejects) for record in records])
-    ledger = [_entry(record.ledger_path, record.to_json()) for record in records]
+    papers = [record.ledger_path for record in records]
+    contents = read_all([join(url, "ledger", path) for path in papers])
+    ledger = [_entry(path, data or b"") for path, data in zip(papers, contents, strict=True)]
     known = {
         f"{part}/{entry.path}"
         for part, es in (("data", files), ("rejects", rejects), ("ledger", ledger))

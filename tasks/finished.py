@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tasks.errors import DataFault
-from tasks.manifest import MANIFEST, Damage, FileEntry, Manifest, inspect
+from tasks.manifest import MANIFEST, SMALL_BYTES, Damage, FileEntry, Manifest, file_digest, inspect
 from tasks.storage import is_local, join, local_path, normalise, storage_for
 
 
@@ -65,7 +65,7 @@ class Artifact:
         root = cache_root() / "objects" / f"{self.manifest.stage}-{self.manifest.content_digest[:24]}"
         for entry in self.files(prefix):
             target = root / entry.path
-            if target.is_file() and target.stat().st_size == entry.bytes:
+            if _is_whole(target, entry):
                 continue
             partial = target.with_name(f".{target.name}.{os.getpid()}.{threading.get_ident()}.tmp")
             storage_for(self.url).download(self.file_url(entry.path), partial)
@@ -92,6 +92,12 @@ def open_artifact(url: str, *, deep: bool = False) -> Artifact:
     if finding.manifest is None or finding.damage:
         raise_damage(url, finding.damage)
     return Artifact(url, finding.manifest)
+
+
+def _is_whole(copy: Path, entry: FileEntry) -> bool:
+    if not copy.is_file() or copy.stat().st_size != entry.bytes:
+        return False
+    return entry.bytes > SMALL_BYTES or file_digest(str(copy)) == entry.sha256
 
 
 def raise_damage(url: str, damage: Sequence[Damage]) -> NoReturn:

@@ -26,6 +26,7 @@ from tasks.storage import ABSENT, join, storage_for
 log = logging.getLogger(__name__)
 
 TTL_S = 60.0  # a holder that has not moved for so long is dead
+PATIENCE = 10  # times that, for a process of this machine that is there: it may be busy in code that stops its threads
 NOTICE_EVERY_S = 30.0
 _holding: set[str] = set()  # the holders in this process
 
@@ -60,6 +61,11 @@ class LeaseState:
         if self.pid == os.getpid():
             return self.holder not in _holding
         return _process_start(self.pid) != self.started
+
+    @property
+    def patience_s(self) -> float:
+        """How long the lease may stand still before its holder counts as dead."""
+        return self.ttl_s * (PATIENCE if self.machine == _machine() else 1)
 
     def __str__(self) -> str:
         return f"{self.host}, process {self.pid}, token {self.token}"
@@ -170,7 +176,7 @@ def _acquire(url: str, *, ttl_s: float, timeout_s: float | None) -> Lease:
         if state != seen:
             seen, seen_since = state, now
         still_s = now - seen_since
-        if state is None or state.released or state.is_dead_here or still_s > state.ttl_s:
+        if state is None or state.released or state.is_dead_here or still_s > state.patience_s:
             if state is not None and not state.released:
                 log.warning("taking over %s from a dead run (%s)", url, state)
             lease = _take(url, state, version, ttl_s)
@@ -182,7 +188,7 @@ def _acquire(url: str, *, ttl_s: float, timeout_s: float | None) -> Lease:
             raise LeaseTimeout(
                 f"{url} is being made by {state}; waited {waited_s:.0f} s of at most {timeout_s:.0f} s: "
                 "an artifact has one writer at a time. Wait for that run or stop it; a dead one is replaced "
-                f"after {state.ttl_s:.0f} s."
+                f"after {state.patience_s:.0f} s."
             )
         if waited_s - noticed >= NOTICE_EVERY_S:
             noticed = waited_s

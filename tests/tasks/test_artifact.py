@@ -1,5 +1,6 @@
 """`produce`: made once, found again, repaired, resumed, never silently wrong."""
 
+import json
 import logging
 import os
 import signal
@@ -26,6 +27,7 @@ from tasks.artifact import (
 )
 from tasks.config import StageConfig, input_field
 from tasks.errors import DataFault
+from tasks.identity import digest
 from tasks.manifest import LEASE, MANIFEST, Manifest, inspect
 from tasks.storage import exists, is_local, join, storage_for
 from tests.tasks.counting_stage import COUNT, ROWS, CountingConfig, rows_of, tree
@@ -183,6 +185,28 @@ def test_a_damaged_parent_is_refused(store: str):
         produce(store, READ, "child", ReadConfig(), {"docs": parent})
 
 
+def test_a_parent_that_is_gone_or_was_remade_otherwise_is_refused(store: str):
+    parent = produce(store, COUNT, "tiny", CONFIG, {})
+    stale = replace(parent, manifest=parent.manifest.model_copy(update={"content_digest": "other"}))
+    with pytest.raises(DamagedArtifact, match="content has changed"):
+        produce(store, READ, "child", ReadConfig(), {"docs": stale})
+    Path(parent.url, MANIFEST).unlink()
+    with pytest.raises(FileNotFoundError, match="holds no MANIFEST"):
+        produce(store, READ, "child", ReadConfig(), {"docs": parent})
+
+
+def test_ledger_papers_of_an_older_program_stay_sound(store: str):
+    made = produce(store, COUNT, "tiny", CONFIG, {})
+    path = Path(made.url, "ledger", "shard%2F1.json")
+    body = json.loads(path.read_bytes())
+    del body["seal"], body["seconds"]  # a field that the older program did not know
+    path.write_text(json.dumps(body | {"seal": digest(body)}))
+    Path(made.url, MANIFEST).unlink()
+    again = produce(store, COUNT, "tiny", CONFIG, {})
+    assert inspect(again.url, deep=True).is_sound
+    assert tree(again.url) == tree(made.url)
+
+
 def test_nothing_finished_is_said_with_the_url(store: str):
     with pytest.raises(FileNotFoundError, match=r"holds no MANIFEST.json"):
         open_artifact(join(store, "count", "none"))
@@ -304,7 +328,7 @@ def wait_for_unit(store: str) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("any_store", ["local", "gs"], indirect=True)
+@pytest.mark.parametrize("any_store", ["local", pytest.param("gs", marks=pytest.mark.slow)], indirect=True)
 def test_two_processes_make_it_once_and_the_later_says_that_it_waits(any_store: str):
     first, second = start(any_store, 6, 0.4), start(any_store, 6, 0.4)
     (out1, err1), (out2, err2) = first.communicate(), second.communicate()
@@ -374,9 +398,11 @@ def test_a_copy_of_a_remote_artifact_is_verified_and_reused(
     assert sorted(path.name for path in folder.iterdir()) == ["00000.json", "00001.json", "00002.json"]
     if is_local(any_store):
         return
-    monkeypatch.setattr(type(storage_for(any_store)), "download", lambda *_: pytest.fail("fetched twice"))
-    assert made.local_dir("rows/") == folder
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(storage_for(any_store)), "download", lambda *_: pytest.fail("fetched twice"))
+        assert made.local_dir("rows/") == folder
+    (folder / "00000.json").write_bytes(flip(made.read_bytes("rows/00000.json")))
+    assert (made.local_dir("rows/") / "00000.json").read_bytes() == made.read_bytes("rows/00000.json")
     monkeypatch.setenv("NESTLING_SCRATCH", str(tmp_path / "elsewhere"))
     storage_for(any_store).write(made.file_url("rows/00001.json"), b"[]")
     with pytest.raises(DamagedArtifact):

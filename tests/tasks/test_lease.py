@@ -133,6 +133,13 @@ def test_a_dead_process_of_this_machine_is_replaced_at_once(url: str):
         assert time.monotonic() - began < 2
 
 
+def test_a_process_of_this_machine_that_is_there_but_does_not_move_gets_more_time(url: str):
+    plant(url, machine=leases._machine(), pid=1, started=leases._process_start(1), ttl_s=0.1)
+    began = time.monotonic()
+    with hold(url, timeout_s=20):
+        assert time.monotonic() - began >= 0.1 * leases.PATIENCE
+
+
 def test_a_process_id_that_was_given_to_another_process_is_not_the_holder(url: str):
     plant(url, machine=leases._machine(), pid=1, started="no such start", ttl_s=3600.0)
     with hold(url, timeout_s=5):

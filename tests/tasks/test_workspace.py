@@ -23,7 +23,7 @@ from tasks.ledger import read_ledger, require_conserved
 from tasks.manifest import Counts, UnitRecord, ledger_path
 from tasks.shards import read_batches
 from tasks.storage import exists, join, storage_for
-from tests.tasks.counting_stage import COUNT, CountingConfig
+from tests.tasks.counting_stage import COUNT, CountingConfig, make_unit
 
 
 @pytest.fixture
@@ -168,18 +168,6 @@ def test_notes_of_licences_add_up_and_others_replace(ws: Workspace):
     ws.note(licences=["MIT"], cost=1.0)
     ws.note(licences="Apache-2.0", cost=2.0, teachers=("t",))
     assert ws.notes == {"licences": ["Apache-2.0", "MIT"], "cost": 2.0, "teachers": ["t"]}
-
-
-def make_unit(ws: Workspace, number: int) -> str:
-    """In a worker process: one unit, and the error of a note that would be lost."""
-    with ws.unit(f"unit-{number}") as unit:
-        unit.write_bytes(f"{number}.txt", str(number).encode())
-        unit.count(1, 1)
-    try:
-        ws.note(lost=True)
-    except RuntimeError as error:
-        return str(error)
-    return ""
 
 
 @pytest.mark.parametrize("method", ["spawn", "fork"])
