@@ -29,6 +29,14 @@ install: .venv/.done ## base and development environment (.venv)
 
 vllm: .venv-vllm/.done ## the environment that serves models (.venv-vllm); never shared with .venv
 
+# torch's CPU build: pip finds a file kept on the machine (PIP_FIND_LINKS); uv knows PyTorch's own CPU index.
+.venv-vllm/.done: requirements/vllm.txt .venv/.done
+	@test -x .venv-vllm/bin/python || $(PY) -m venv .venv-vllm
+	@UV_LINK_MODE=copy $(BIN)/uv pip install -q --no-deps --python .venv-vllm/bin/python -r requirements/vllm.txt
+	@.venv-vllm/bin/python -m pip install -q --disable-pip-version-check --no-deps torch==2.13.0+cpu 2>/dev/null || \
+		$(BIN)/uv pip install -q --no-deps --torch-backend cpu --python .venv-vllm/bin/python torch==2.13.0
+	@touch $@
+
 check: install ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .

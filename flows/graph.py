@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from tasks.artifact import Artifact, Stage, open_artifact, produce
 from tasks.catalog import Verdict, explain
 from tasks.config import StageConfig
+from tasks.identity import code_digest
 
 Outputs = Mapping[str, "Step"]
 NOTHING: Outputs = {}
@@ -177,17 +178,36 @@ def run(steps: Outputs, store: str, *, prefect: bool, rerun: frozenset[str] = fr
     """
     check_machine(steps)
     made: dict[int, Artifact] = {}
+    stale: list[str] = []
     for step in walk(steps):
         inputs = {
             role: made[id(parent)] if isinstance(parent, Step) else open_artifact(parent)
             for role, parent in step.parents.items()
         }
         again = bool({step.label, step.stage.name} & rerun)
+        config = _told(step, stale)
         if prefect and not again:
-            made[id(step)] = step.task(store, step.name, step.config, inputs)
+            made[id(step)] = step.task(store, step.name, config, inputs)
         else:
-            made[id(step)] = produce(store, step.stage, step.name, step.config, inputs, rerun=again)
+            made[id(step)] = produce(store, step.stage, step.name, config, inputs, rerun=again)
+        stale += _stale(step, made[id(step)])
     return {name: made[id(step)] for name, step in steps.items()}
+
+
+def _stale(step: Step, artifact: Artifact) -> list[str]:
+    """A line for the report when an expensive stage is a hit although its code changed (design 2)."""
+    if artifact.manifest.code_digest == code_digest(step.stage.code):
+        return []
+    return [
+        f"{step.label} was made by other code of the same version and is used as it is; --rerun {step.label} redoes it"
+    ]
+
+
+def _told(step: Step, stale: list[str]) -> StageConfig:
+    """The step's config; a report's carries the warnings of the steps before it."""
+    return (
+        step.config.with_changes({"warnings": tuple(stale)}) if stale and step.stage.name == "report" else step.config
+    )
 
 
 @dataclass(frozen=True)
@@ -203,6 +223,7 @@ def plan(steps: Outputs, store: str) -> list[Planned]:
     """What would happen to each step, and why, without making anything."""
     found: dict[int, Artifact | None] = {}
     planned: list[Planned] = []
+    stale: list[str] = []
     for step in walk(steps):
         inputs: dict[str, Artifact] = {}
         waits: list[str] = []
@@ -212,8 +233,10 @@ def plan(steps: Outputs, store: str) -> list[Planned]:
                 waits.append(parent.label if isinstance(parent, Step) else parent)
             else:
                 inputs[role] = artifact
-        verdict = None if waits else explain(store, step.stage, step.name, step.config, inputs)
-        found[id(step)] = verdict.artifact if verdict and verdict.state == "hit" else None
+        verdict = None if waits else explain(store, step.stage, step.name, _told(step, stale), inputs)
+        artifact = verdict.artifact if verdict and verdict.state == "hit" else None
+        found[id(step)] = artifact
+        stale += _stale(step, artifact) if artifact else []
         planned.append(Planned(step, verdict, tuple(waits)))
     return planned
 
