@@ -1,6 +1,6 @@
 """The table of runs: flow x preset -> config. Every number of a run lives here, and nowhere in prefect.yaml.
 
-Above each row: hardware, duration, what to expect. `tiny` was measured on 2 cores of a 24 GiB machine without accelerator.
+Above each row: hardware, duration, what to expect. `tiny` was measured on 2 cores and 24 GiB without accelerator.
 """
 
 from enum import StrEnum
@@ -148,8 +148,8 @@ PYTHON_PAGES = MirrorConfig(
     )
 )
 
-# Documentation is terser than the web the published rules were made for: shorter documents, menus' worth of Latin letters,
-# long lists. Swallow v2 itself dropped the longest-sentence and n-gram rules. Names and other thresholds are Swallow v1's.
+# Documentation is terser than the web the published rules were made for: shorter documents, many Latin letters, long
+# lists. Swallow v2 itself dropped the longest-sentence and n-gram rules. The other thresholds are Swallow v1's.
 JA_FILTERS = {
     "length": {"min_chars": 100},
     "japanese": {
@@ -186,7 +186,7 @@ INGEST: dict[IngestPreset, IngestConfig] = {
 # ------------------------------------------------------------------------------------------------------------- synth
 
 SYNTH: dict[SynthPreset, SynthFlowConfig] = {
-    # 2 cores, about 3 minutes: a few hundred requests to two teachers that are far too small; most answers are rejected.
+    # 2 cores, about 3 minutes: some hundred requests to two teachers that are far too small; most answers are rejected.
     SynthPreset.TINY: SynthFlowConfig(
         teachers={"smollm2": SMOLLM2} | ({"gemma3-270m": GEMMA3_270M} if GEMMA else {}),
         recipes={
@@ -416,6 +416,7 @@ EVAL: dict[EvalPreset, EvalConfig] = {
         tasks=("bits_per_byte", "continuation", *_INSTRUCTIONS),
         languages=("ja", "en"),
         limits={"bits_per_byte": 24, "continuation": 48, "instructions": 16},
+        max_document_chars=2_000,
     ),
     # The same models on everything that is held out, every night at 02:30 in Tokyo (prefect.yaml).
     EvalPreset.NIGHTLY: EvalConfig(
