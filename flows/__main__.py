@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from flows.graph import Planned, Resolver, default_store, plan, run
 from flows.registry import FLOWS
 from tasks import catalog
+from tasks.artifact import open_artifact
 from tasks.errors import ConfigError, NestlingError
 
 EXIT_CONFIG = 78  # sysexits EX_CONFIG; design 4
@@ -236,7 +237,7 @@ def _gc(args: argparse.Namespace) -> int:
 def _chat(args: argparse.Namespace) -> int:
     from tasks.release.chat import chat  # brings JAX, which the other commands do not need
 
-    return chat(_finished(args.artifact, args.store))
+    return chat(open_artifact(_finished(args.artifact, args.store)))
 
 
 def _validation_text(error: ValidationError) -> str:

@@ -61,7 +61,7 @@ def applied(changes: BaseModel) -> dict[str, Any]:
     return flat
 
 
-def changes_model(config: type, presets: Mapping[str, Any] | None = None, name: str | None = None) -> type[Changes]:
+def changes_model(config: type, presets: Mapping[Any, Any] | None = None, name: str | None = None) -> type[Changes]:
     """A model with each field of `config` optional, nested configs (pydantic or dataclass) included.
 
     Args:

@@ -49,7 +49,7 @@ class FlowSpec:
     """What a flow is, as data: its presets and the function that turns one into steps."""
 
     name: str
-    presets: Mapping[str, StageConfig]
+    presets: Mapping[Any, StageConfig]  # by a StrEnum, whose members are texts
     build: Build  # (resolver, preset name, config) -> outputs by name; `main` is what FLOW/PRESET means
 
 
