@@ -15,9 +15,11 @@ from pydantic import ValidationError
 
 from flows.graph import Planned, Resolver, default_store, plan, run
 from flows.registry import FLOWS
-from tasks import catalog
 from tasks.artifact import open_artifact
+from tasks.catalog import render_verdict
 from tasks.errors import ConfigError, NestlingError
+from tasks.expiry import gc, render_gc
+from tasks.lineage import lineage, render_lineage
 
 EXIT_CONFIG = 78  # sysexits EX_CONFIG; design 4
 COMMANDS = ("plan", "lineage", "gc", "chat")
@@ -82,14 +84,14 @@ def _parser() -> argparse.ArgumentParser:
     _graph_options(planner)
     planner.add_argument("--json", action="store_true", help="for programs")
     planner.set_defaults(command=_plan)
-    lineage = commands.add_parser(
+    tracer = commands.add_parser(
         "lineage",
         help="where an artifact comes from, with licences",
         epilog="example: nestling lineage .nestling/store/train/tiny-cpt-0123456789ab",
     )
-    lineage.add_argument("artifact", help="URL or path of an artifact, or FLOW/PRESET[:OUTPUT] of a finished run")
-    lineage.add_argument("--store", default=default_store())
-    lineage.set_defaults(command=_lineage)
+    tracer.add_argument("artifact", help="URL or path of an artifact, or FLOW/PRESET[:OUTPUT] of a finished run")
+    tracer.add_argument("--store", default=default_store())
+    tracer.set_defaults(command=_lineage)
     collect = commands.add_parser(
         "gc",
         help="remove artifacts that no preset reaches (dry run unless --delete)",
@@ -182,9 +184,7 @@ def render_plan(planned: Sequence[Planned]) -> str:
         if item.verdict is None:
             lines.append(f"{'wait':8} {item.step.label:{width}}  after {', '.join(item.waits_for)}")
             continue
-        lines.append(
-            f"{item.verdict.state:8} {item.step.label:{width}}  {catalog.render_verdict(item.verdict)}".rstrip()
-        )
+        lines.append(f"{item.verdict.state:8} {item.step.label:{width}}  {render_verdict(item.verdict)}".rstrip())
     states = [item.verdict.state if item.verdict else "wait" for item in planned]
     lines.append(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
     return "\n".join(lines)
@@ -217,7 +217,7 @@ def _finished(reference: str, store: str) -> str:
 
 
 def _lineage(args: argparse.Namespace) -> int:
-    print(catalog.render_lineage(catalog.lineage(_finished(args.artifact, args.store))))
+    print(render_lineage(lineage(_finished(args.artifact, args.store))))
     return 0
 
 
@@ -229,8 +229,8 @@ def _gc(args: argparse.Namespace) -> int:
         for item in plan(resolver.outputs(flow, preset), args.store):
             if item.verdict is not None and item.verdict.artifact is not None:
                 roots.append(item.verdict.artifact.url)
-    found = catalog.gc(args.store, roots, older_than_s=args.older_than_days * 86_400, dry_run=not args.delete)
-    print(catalog.render_gc(found))
+    found = gc(args.store, roots, older_than_s=args.older_than_days * 86_400, dry_run=not args.delete)
+    print(render_gc(found))
     return 0
 
 
