@@ -1,6 +1,6 @@
 """Bytes of a page to text: which encoding they are in, and whether they are text at all.
 
-Order: BOM, strict UTF-8, what HTTP or the page declares, ISO-2022-JP escapes, then the Japanese encoding whose decoding
+Order: BOM, ISO-2022-JP escapes, strict UTF-8, what HTTP or the page declares, then the Japanese encoding whose decoding
 has more kana, then a statistical detector. A declaration counts only if the bytes can be decoded by it.
 """
 
@@ -57,8 +57,10 @@ def _decode(content: bytes, content_type: str) -> Decoded | None:
             return _strictly(content, (name,))
     if content_type.startswith("text/x-python"):
         return _python(content)
-    escapes = b"\x1b$" in content or b"\x1b(" in content
-    if not escapes and (found := _strictly(content, ("utf-8",))):
+    escapes = b"\x1b$" in content
+    if escapes and content.isascii() and (found := _strictly(content, _ISO_2022)):
+        return found
+    if found := _strictly(content, ("utf-8",)):
         return found
     declared = _CHARSET.search(content_type)
     meta = _DECLARED.search(content[:META_BYTES])
@@ -66,10 +68,6 @@ def _decode(content: bytes, content_type: str) -> Decoded | None:
     for label in labels:
         if (found := _strictly(content, _FAMILIES.get(label, (label,)))) and _is_plausible(found):
             return found
-    if escapes and (found := _strictly(content, _ISO_2022)):
-        return found
-    if found := _strictly(content, ("utf-8",)):
-        return found
     if found := _japanese(content):
         return found
     return _leniently(content, labels)

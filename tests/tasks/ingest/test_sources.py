@@ -261,5 +261,5 @@ class TestPythonSource:
         assert "PYTHON SOFTWARE FOUNDATION LICENSE" in SOURCES["python_source"].notice(source("python_source"))
 
     def test_globs_that_match_nothing_are_an_error(self):
-        with pytest.raises(ValueError, match="holds no .py file"):
+        with pytest.raises(ValueError, match=r"holds no \.py file"):
             SOURCES["python_source"].parts(source("python_source", include=("nothing*",)))
