@@ -17,6 +17,7 @@ NOT_LIBRARY = (  # what is left out unless `exclude` says otherwise
     "lib2to3/*",
     "idlelib/*",
     "config-*",
+    "_sysconfigdata*",
 )
 FILES_PER_PART = 1000
 LICENCE_FILES = ("LICENSE.txt", "LICENSE")
