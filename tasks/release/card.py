@@ -57,6 +57,8 @@ def front_matter(facts: CardFacts) -> str:
         "library_name": "transformers",
         "pipeline_tag": "text-generation",
         "license": list(dict.fromkeys(ids)) or ["other"],
+        "license_name": ", ".join(one for one in facts.graph.licences if licence(one).hub_id == "other"),
+        "license_link": "NOTICE" if "other" in ids else "",
         "base_model": list(facts.config.base_models),
         "tags": ["nestling", str(facts.model.get("model_type", ""))],
     }
@@ -71,7 +73,7 @@ def head(facts: CardFacts) -> str:
     tokens = sum(node.manifest.tokens or 0 for node in trained if node.manifest)
     what = (
         f"A language model of {facts.num_params:,} parameters for {_listed(facts.config.languages)}, made by "
-        f"[Nestling](https://github.com/nestling-factory/nestling) in {len(trained)} training "
+        f"Nestling in {len(trained)} training "
         f"{'run' if len(trained) == 1 else 'runs'}" + (f" on {tokens:,} tokens" if tokens else "") + ". "
         "Every number on this card was computed from the manifests of the artifacts it was made from."
     )
@@ -216,7 +218,8 @@ def how_to_run(facts: CardFacts) -> str:
         'ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt")\n'
         "print(tokenizer.decode(model.generate(**ids, max_new_tokens=64)[0]))"
     )
-    parts = ["## How to run", f"```python\n{python}\n```", f"```sh\nvllm serve {name} --dtype float32\n```"]
+    serve = f"python -m vllm.entrypoints.openai.api_server --model {name} --dtype float32"
+    parts = ["## How to run", f"```python\n{python}\n```", f"```sh\n{serve}\n```"]
     for path in facts.proof.get("paths", []):
         ties = f" ({path['ties']} ended at a tie)" if path.get("ties") else ""
         parts.append(

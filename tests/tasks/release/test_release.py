@@ -268,3 +268,13 @@ def test_chat_answers_a_pipe_line_by_line(world):
     answer, _, rest = done.stdout.strip().rpartition("\n")
     assert answer.strip(), "the first question is answered"
     assert "longer than the 128 tokens" in rest, "the second is refused, and nothing after /quit is read"
+
+
+def test_a_licence_that_the_hub_has_no_name_for_is_named_beside(tmp_path, model_files, proves):
+    inputs = build(tmp_path, model_files, mirror_licences=("GPL-2.0-or-later", "PSF-2.0"))
+    made = make(tmp_path, inputs)
+    head = text(made, "README.md").split("---\n")[1]
+    assert 'license: ["apache-2.0", "gpl-2.0", "other"]' in head
+    assert 'license_name: "PSF-2.0"' in head
+    assert 'license_link: "NOTICE"' in head
+    assert "PYTHON SOFTWARE FOUNDATION LICENSE" in text(made, "LICENSES/PSF-2.0.txt")

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -115,4 +116,10 @@ def test_a_real_release_is_proved_by_transformers_and_by_a_real_vllm(tmp_path, w
     assert all(path["prompts"] == 4 for path in paths)
     assert all(path["ties"] == 0 for path in paths)
     assert max(path["max_logprob_difference"] for path in paths) < 1e-4
-    assert "vLLM 0.32.0 gives the same greedy tokens" in made.read_bytes("Nestling-Tiny-ja/README.md").decode()
+    card = made.read_bytes("Nestling-Tiny-ja/README.md").decode()
+    assert "vLLM 0.32.0 gives the same greedy tokens" in card
+    snippet = card.split("```python\n")[1].split("```")[0]
+    shown = subprocess.run(
+        [str(PYTHON), "-c", snippet], cwd=made.local_dir(), capture_output=True, text=True, check=True, timeout=300
+    )
+    assert "<start_of_turn>user" in shown.stdout, "the card's own snippet runs as it is written"
