@@ -278,7 +278,12 @@ def test_other_code_of_an_expensive_stage_stays_a_hit_with_a_warning_until_rerun
 
 def test_a_rerun_makes_every_unit_again(store: str):
     made = produce(store, COUNT, "tiny", CONFIG, {})
-    again = produce(store, COUNT, "tiny", CONFIG, {}, rerun=True)
+
+    def looks(ws: Workspace, config: CountingConfig, inputs: dict[str, Artifact]) -> None:
+        assert not exists(join(ws.url, MANIFEST)), "nobody may take it for finished meanwhile"
+        COUNT.run(ws, config, inputs)
+
+    again = produce(store, replace(COUNT, run=looks), "tiny", CONFIG, {}, rerun=True)
     assert again.manifest.token > made.manifest.token
     tokens = {record.sha256 for record in made.manifest.ledger} & {record.sha256 for record in again.manifest.ledger}
     assert not tokens

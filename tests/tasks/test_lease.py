@@ -176,19 +176,23 @@ def test_a_stale_writer_commits_nothing(url: str):
 
 
 @pytest.mark.parametrize("any_store", ["memory", "gs"], indirect=True)
-def test_a_writer_that_stalls_between_check_and_write_is_fenced_by_the_store(url: str, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("step", ["version", "write_if"])
+def test_a_writer_that_stalls_before_any_step_of_a_commit_is_fenced_by_the_store(
+    url: str, monkeypatch: pytest.MonkeyPatch, step: str
+):
     """On a disk the flock excludes this; elsewhere the write demands the version that was read before the check."""
     storage = storage_for(url)
-    real = storage.write_if
+    real = getattr(storage, step)
     with hold(url, ttl_s=3600) as stale, monkeypatch.context() as patch:
 
-        def stalls(target: str, source: bytes, version: str) -> bool:
-            patch.undo()
-            plant(url, token=stale.ticket.token + 1)
-            storage.write(target, b"the successor's")
-            return real(target, source, version)
+        def stalls(target: str, *rest: object) -> object:
+            if target.endswith("data/a"):
+                patch.undo()
+                plant(url, token=stale.ticket.token + 1)
+                storage.write(target, b"the successor's")
+            return real(target, *rest)
 
-        patch.setattr(storage, "write_if", stalls)
+        patch.setattr(storage, step, stalls)
         with pytest.raises(LeaseLost):
             commit(url, stale.ticket, [("data/a", b"the stale one's")])
     assert storage.read(join(url, "data/a")) == b"the successor's"
