@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from model.config import ComputeConfig, DecoderConfig
 from model.convert import config_from_hf
 from model.families import decoder_config
+from model.loop import param_sharding
 from model.sharding import make_mesh
 from tasks.errors import ConfigError, HostFault
 from tasks.tokens import TextTokenizer
@@ -39,6 +40,19 @@ def preflight(config: TrainConfig) -> Mesh | None:
                 "Take the host out of service; the run resumes on another."
             )
     return make_mesh(config.mesh.to_model()) if needed > 1 else None
+
+
+def require_fit(cfg: DecoderConfig, mesh: Mesh | None) -> None:
+    """Every weight can be cut as the mesh wants it.
+
+    Raises:
+        ConfigError: an axis of a weight is not a multiple of its part of the mesh.
+    """
+    try:
+        if mesh is not None:
+            param_sharding(cfg, mesh)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def decoder_here(config: TrainConfig, tokenizer: TextTokenizer, base_dir: Path | None) -> DecoderConfig:

@@ -28,7 +28,7 @@ from model.losses import next_token_loss
 from model.sharding import put_batch
 from tasks.errors import ConfigError, DataFault, HostFault, Preempted
 from tasks.tokens import TextTokenizer
-from tasks.train.devices import decoder_here, preflight
+from tasks.train.devices import decoder_here, preflight, require_fit
 from tasks.train.export import export
 from tasks.train.feed import Batches, FeedConfig, State, open_sources, prefetched, token_ledger
 from tasks.train.journal import Journal
@@ -85,6 +85,7 @@ class _Trainer:
         self._optimizer = config.optimizer(self._steps)
         self._mesh = preflight(config)
         self._cfg = decoder_here(config, self._tokenizer, spec.base_dir)
+        require_fit(self._cfg, self._mesh)
         feed = FeedConfig(mixture["kind"], config.seq_len, config.rows, config.streams, config.seed, config.loss_turns)
         self._batches = Batches(self._sources, self._tokenizer, feed)
         self._journal = Journal(spec.metrics, spec.saves)
