@@ -57,15 +57,24 @@ def gather(config: EvalConfig, inputs: Mapping[str, Artifact]) -> Material:
     """Held-out documents and conversations by language, sorted by id, so that no order of files matters."""
     documents: dict[str, dict[str, dict[str, Any]]] = {}
     for i in range(len(config.heldout)):
-        for batch in read_documents(inputs[f"heldout.{i}"], "heldout/", ["id", "text", "language"]):
-            for row in batch.to_pylist():
-                documents.setdefault(row["language"], {})[row["id"]] = row
+        for row in _heldout_rows(inputs[f"heldout.{i}"], "text"):
+            documents.setdefault(row["language"], {})[row["id"]] = row
     conversations: dict[str, dict[str, dict[str, Any]]] = {}
     if config.instructions:
-        for batch in read_documents(inputs["instructions"], "heldout/", ["id", "messages", "language"]):
-            for row in batch.to_pylist():
-                conversations.setdefault(row["language"], {})[row["id"]] = row
+        for row in _heldout_rows(inputs["instructions"], "messages"):
+            conversations.setdefault(row["language"], {})[row["id"]] = row
     return Material(documents=_sorted(documents), instructions=_sorted(conversations))
+
+
+def _heldout_rows(artifact: Artifact, column: str) -> Iterator[dict[str, Any]]:
+    for batch in read_documents(artifact, "heldout/", ["id", column, "language"]):
+        if column not in batch.schema.names:
+            raise DataFault(
+                f"{artifact.url}: its heldout/ has no column {column!r}: documents have text, conversations have "
+                "messages. Give documents (dedup, pack of kind text) to heldout and conversations (pack of kind chat) "
+                "to instructions."
+            )
+        yield from batch.to_pylist()
 
 
 @dataclass(frozen=True)

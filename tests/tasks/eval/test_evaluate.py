@@ -217,6 +217,12 @@ def test_a_language_without_rows_is_refused_with_what_there_is(world, tmp_path):
         produce(str(tmp_path), EVAL, "t", config(languages=("fr",)), inputs)
 
 
+def test_conversations_given_as_documents_are_refused(world, tmp_path):
+    _, inputs = world
+    with pytest.raises(DataFault, match="no column 'text'"):
+        produce(str(tmp_path), EVAL, "t", config(), inputs | {"heldout.0": inputs["instructions"]})
+
+
 def test_a_context_longer_than_the_model_is_refused(world, tmp_path):
     _, inputs = world
     with pytest.raises(DataFault, match="made for 128"):
