@@ -3,6 +3,7 @@
 A package is read as a stream; nothing is installed or unpacked. A second run needs no network.
 """
 
+import contextlib
 import gzip
 import hashlib
 import json
@@ -12,7 +13,7 @@ import subprocess
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -61,13 +62,14 @@ def notice(config: SourceConfig) -> str:
     for package, deb in fetch(config.packages, Path(config.cache_dir)).items():
         name = package.split("=")[0]
         wanted = f"usr/share/doc/{name}/copyright"
-        found = [text for path, _, text in _members(deb) if path == wanted]
-        if not found:
+        with contextlib.closing(_members(deb)) as members:  # stops unpacking when it is found
+            found = next((text for path, _, text in members if path == wanted), None)
+        if found is None:
             raise DataFault(
                 f"source {config.name!r}: {deb.name} has no {wanted}: a package's copyright notice must travel with "
                 "what is made of its pages. Leave the package out, or take it as an html source with its notice."
             )
-        texts.append(f"--- {deb.name}\n{found[0].decode('utf-8', 'replace')}")
+        texts.append(f"--- {deb.name}\n{found.decode('utf-8', 'replace')}")
     return "\n".join(texts)
 
 
@@ -218,7 +220,7 @@ def _is_page(path: str) -> bool:
     return path.endswith((".html", ".htm", ".html.gz", ".htm.gz"))
 
 
-def _members(deb: Path) -> Iterator[tuple[str, str, bytes]]:
+def _members(deb: Path) -> Generator[tuple[str, str, bytes], None, None]:
     """Path, time and content of each regular page or notice in a package, in archive order.
 
     Raises:
@@ -230,6 +232,9 @@ def _members(deb: Path) -> Iterator[tuple[str, str, bytes]]:
         assert process.stderr is not None
         try:
             yield from _tar_members(process.stdout)
+            process.stdout.read()  # the padding after the archive
+            if process.wait():
+                raise tarfile.ReadError(f"dpkg-deb ended with code {process.returncode}")
         except tarfile.TarError as error:
             process.kill()
             raise DataFault(
