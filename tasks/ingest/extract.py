@@ -21,9 +21,11 @@ from typing import Self
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
+from tasks.errors import HostFault
 from tasks.ingest.decode import decode
 
 MEMORY_BYTES = 4 << 30  # address space of the extractor
+START_TIMEOUT_S = 120
 _PR_SET_PDEATHSIG = 1
 
 # resiliparse 2.0 leaves out a text node of one Japanese character: in `<b>A</b>と<b>B</b>` the particle is lost.
@@ -69,9 +71,9 @@ class Extractor:
 
     def extract(self, content: bytes, content_type: str) -> Extracted:
         """The text of a page; reasons are `garbage`, `extract_timeout` and `extract_crash`. Empty text is no reason."""
-        pipe = self._pipe or self._start()
         options = {"content_type": content_type, "skip": self.skip_elements, "main_content": self.main_content}
         try:
+            pipe = self._pipe or self._start()
             pipe.send_bytes(json.dumps(options).encode())
             pipe.send_bytes(content)
             if not pipe.poll(self.timeout_s):
@@ -88,6 +90,12 @@ class Extractor:
             command = [sys.executable, "-c", _SERVE, str(_ROOT), str(theirs.fileno()), str(os.getpid())]
             self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         self._pipe = Connection(ours.detach())
+        if not self._pipe.poll(START_TIMEOUT_S):
+            raise HostFault(
+                f"the extractor did not start within {START_TIMEOUT_S} s: this machine is out of memory or "
+                "overloaded. Run the same command again when it is not; finished shards are kept."
+            )
+        self._pipe.recv_bytes()
         return self._pipe
 
     def _stop(self) -> int | None:
@@ -105,6 +113,7 @@ def serve(pipe: Connection, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    pipe.send_bytes(b"ready")
     while True:
         try:
             options = json.loads(pipe.recv_bytes())

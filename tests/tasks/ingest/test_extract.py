@@ -53,10 +53,10 @@ def test_garbage_is_a_reason():
 
 
 def test_a_page_that_hangs_is_a_reject_and_the_next_one_is_read():
-    with Extractor(timeout_s=0.7) as extractor:
+    with Extractor(timeout_s=2) as extractor:
         began = time.monotonic()
         assert extractor.extract(HANGS, "text/html").reason == "extract_timeout"
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 60
         assert extractor.extract(html("<p>after the hang</p>"), "text/html").text == "after the hang"
 
 

@@ -6,7 +6,7 @@ from tasks.ingest.language import identify
 from tasks.ingest.text import Text
 
 ENGLISH = "This manual describes how to install the system and what to do when something goes wrong. " * 3
-GERMAN = "Dieses Handbuch beschreibt, wie das System installiert wird und was bei Fehlern zu tun ist. " * 3
+GERMAN = "Dieses Handbuch beschreibt, wie das System installiert wird und was bei Fehlern zu tun bleibt. " * 3
 CHINESE = "本手册介绍如何安装系统以及出现问题时应该怎么办。请仔细阅读以下说明。" * 3
 JAPANESE = "この手引きでは、システムの導入方法と、問題が起きたときの対処について説明します。" * 3
 
