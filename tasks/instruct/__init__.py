@@ -1,0 +1,1 @@
+"""INSTRUCT: conversations written by a teacher from nothing (Magpie), with gates."""

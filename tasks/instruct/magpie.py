@@ -1,0 +1,244 @@
+"""Magpie: the teacher writes the user's turns from nothing, then answers those that pass the gates (recipes.md 5.6)."""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from tasks import gates
+from tasks.answer_store import AnswerStore, answers_url
+from tasks.answers import Policy, Reply, answer_all
+from tasks.artifact import Artifact, Stage, Unit, Workspace
+from tasks.generation import served
+from tasks.instruct.config import InstructConfig, InstructGates
+from tasks.instruct.wording import answer_prompt, elicitation
+from tasks.records import CHAT, document_id, meta_json, table
+from tasks.requests import Answer, DeadLetter, Request, Sampling, model_identity
+
+Prompts = Sequence[tuple[str, str | None, Reply]]  # (text, reason to drop it or None, what the teacher said)
+
+
+def make_conversations(workspace: Workspace, config: InstructConfig, inputs: dict[str, Artifact]) -> None:
+    """Write `train/NNNNN.parquet` and `heldout/NNNNN.parquet` (CHAT); one row in is one prompt drawn.
+
+    Raises:
+        DataFault: too few prompts become conversations.
+        HostFault: the teacher cannot be served.
+    """
+    teacher = inputs["teacher"]
+    facts = teacher.read_json("teacher.json")
+    model_dir = teacher.local_dir("model")
+    identity = model_identity(facts["name"], teacher.manifest.content_digest)
+    workspace.note(licences=facts["licence"], teachers=facts["name"])
+    size = config.unit_requests
+    starts = range(0, config.num_prompts, size)
+    keys = [f"{start // size:05d}" for start in starts]
+    workspace.expect_units(len(keys))
+    missing = [key for key in keys if workspace.unit_record(key) is None]
+    if missing:
+        store = AnswerStore(answers_url(workspace.url))
+        policy = Policy(start=config.serving.max_sequences, most=2 * config.serving.max_sequences)
+        with served(model_dir, config.serving, workspace.scratch.parent / "servers") as generator:
+            begin = elicitation(model_dir, facts["chat"], config.language)
+            draws = [_draw(identity, begin.prefix, begin.stop, config, n) for n in range(config.num_prompts)]
+            drawn = answer_all(
+                draws, generator, store, policy=policy, label=f"prompts {workspace.name}", total=len(draws)
+            )
+            prompts = judge_prompts([reply for _, reply in drawn], config)
+            blocks = {key: prompts[start : start + size] for key, start in zip(keys, starts, strict=True)}
+            asks = [
+                _ask(identity, text, facts["chat"], config) for key in missing for text, no, _ in blocks[key] if not no
+            ]
+            replies = answer_all(
+                asks, generator, store, policy=policy, label=f"answers {workspace.name}", total=len(asks)
+            )
+            for key in keys:
+                if key in missing:
+                    with workspace.unit(key) as unit:
+                        _write_unit(unit, blocks[key], replies, config, facts)
+                _check_yield(workspace, config)
+            for _ in replies:  # lets the engine close its books
+                pass
+    _check_yield(workspace, config)
+    _note_totals(workspace)
+
+
+def judge_prompts(replies: Sequence[Reply], config: InstructConfig) -> Prompts:
+    """Each prompt with the first gate it does not pass; of near-duplicates the first stays."""
+    kept: list[frozenset[str]] = []
+    judged: list[tuple[str, str | None, Reply]] = []
+    for reply in replies:
+        if isinstance(reply, DeadLetter):
+            judged.append(("", f"dead_{reply.reason}", reply))
+            continue
+        text = tidy_prompt(reply.text)
+        reason = prompt_gate(text, reply.finish, config)
+        if reason is None:
+            own = gates.shingles(text)
+            if any(gates.similarity(own, other) > config.gates.max_similarity for other in kept):
+                reason = "near_duplicate"
+            else:
+                kept.append(own)
+        judged.append((text, reason, reply))
+    return judged
+
+
+def tidy_prompt(text: str) -> str:
+    """What the user would have typed: no quotes or stars around it, no role name before it."""
+    plain = re.sub(r"^(?:user|利用者|ユーザー)\s*[:：]\s*", "", text.strip(), flags=re.IGNORECASE)
+    return plain.strip().strip("*").strip("\"'「」『』“”").strip()
+
+
+def prompt_gate(text: str, finish: str, config: InstructConfig) -> str | None:
+    """What a prompt must be."""
+    g: InstructGates = config.gates
+    return (
+        ("prompt_truncated" if finish == "length" else None)
+        or _named("prompt", gates.length(text, g.min_prompt_chars, g.max_prompt_chars))
+        or _named("prompt", gates.leftovers(text))
+        or _named("prompt", gates.identity_leak(text))
+        or _named("prompt", gates.refusal(text))
+        or (
+            "prompt_unfinished" if text.endswith((":", "：", ",", "、")) else None
+        )  # recipes.md 5.6: not ending with ":"
+        or ("prompt_not_asking" if not _asks(text, config.language) else None)
+        or _named("prompt", gates.repetition(text, g.max_repeated))
+        or _named("prompt", gates.wrong_language(text, config.language))
+    )
+
+
+def answer_gate(prompt: str, answer: Answer, config: InstructConfig) -> str | None:
+    """What an answer must be."""
+    g, text = config.gates, answer.text.strip()
+    return (
+        ("answer_truncated" if answer.finish == "length" else None)
+        or _named("answer", gates.length(text, g.min_answer_chars, g.max_answer_chars))
+        or _named("answer", gates.leftovers(text))
+        or _named("answer", gates.identity_leak(text))
+        or _named("answer", gates.refusal(text))
+        or _named("answer", gates.repetition(text, g.max_repeated))
+        or ("answer_echo" if _echoes(prompt, text) else None)
+        or _named("answer", gates.wrong_language(text, config.language))
+    )
+
+
+_ASKING = {
+    "en": re.compile(
+        r"(?i)\?|^(?:please|write|give|list|explain|describe|tell|suggest|create|make|find|compare|help|show|provide"
+        r"|summari[sz]e|translate|discuss|i(?:'m| am| want| need| would| have|'d| was)|can|could|what|how|why|when|where"
+        r"|which|who|is|are|do|does)\b"
+    ),
+    "ja": re.compile("[?？]|(?:か|ください|たい|てほしい|教えて|ですか|ますか)[。.]?$"),
+}
+
+
+def _asks(text: str, language: str) -> bool:
+    return language not in _ASKING or _ASKING[language].search(text) is not None
+
+
+def _echoes(prompt: str, answer: str) -> bool:
+    """The answer is the question again."""
+    return gates.similarity(gates.shingles(prompt), gates.shingles(answer)) > 0.7 or answer.rstrip().endswith(
+        ("?", "？")
+    )
+
+
+def _named(part: str, reason: str | None) -> str | None:
+    return f"{part}_{reason}" if reason else None
+
+
+def _draw(model: str, prefix: str, stop: tuple[str, ...], config: InstructConfig, index: int) -> Request:
+    """The request for prompt number `index`; its seed makes it another draw of the same text."""
+    seed = int.from_bytes(hashlib.sha256(f"{config.seed} {index}".encode()).digest()[:4], "big")
+    sampling = Sampling(
+        max_tokens=config.max_prompt_tokens, temperature=config.temperature, top_p=config.top_p, stop=stop, seed=seed
+    )
+    return Request(model, "completion", prefix, sampling)
+
+
+def _ask(model: str, prompt: str, chat: bool, config: InstructConfig) -> Request:
+    kind, full, stop = answer_prompt(prompt, chat, config.language)
+    return Request(model, kind, full, Sampling(max_tokens=config.max_answer_tokens, stop=stop))
+
+
+def _write_unit(
+    unit: Unit,
+    prompts: Prompts,
+    replies: Iterator[tuple[Request, Reply]],
+    config: InstructConfig,
+    teacher: Mapping[str, Any],
+) -> None:
+    rows: dict[str, list[dict[str, Any]]] = {"train": [], "heldout": []}
+    books: Counter[str] = Counter()
+    cost = 0.0
+    for text, reason, drawn in prompts:
+        unit.count(rows_in=1)
+        said: list[Answer] = [drawn] if isinstance(drawn, Answer) else []
+        row = {"prompt": text or getattr(drawn, "message", "")}
+        if reason is None:
+            request, reply = next(replies)
+            if isinstance(reply, DeadLetter):
+                reason, row = f"dead_{reply.reason}", row | {"message": reply.message}
+            else:
+                said.append(reply)
+                reason, row = answer_gate(text, reply, config), row | {"answer": reply.text}
+            if reason is None:
+                part, made = _conversation(text, said[-1], request, config, teacher)
+                rows[part].append(made)
+                unit.count(rows_out=1)
+        if reason is not None:
+            unit.drop(reason, row)
+        books.update(
+            prompt_tokens=sum(a.prompt_tokens for a in said), completion_tokens=sum(a.completion_tokens for a in said)
+        )
+        cost += sum(answer.cost for answer in said)
+    for part, made in rows.items():
+        unit.write_parquet(f"{part}/{unit.key}.parquet", table(made, CHAT))
+    unit.note(**books, cost=round(cost, 6))
+
+
+def _conversation(
+    prompt: str, answer: Answer, request: Request, config: InstructConfig, teacher: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Where the conversation goes (by a hash of the prompt, so equal prompts never part) and its row."""
+    source = f"magpie-{config.language}"
+    share = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big") / 2**64
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer.text.strip()}]
+    messages = json.dumps(turns, ensure_ascii=False)
+    return "heldout" if share < config.held_out_fraction else "train", {
+        "id": document_id(source, "", messages),
+        "messages": messages,
+        "language": config.language,
+        "source": source,
+        "teacher": teacher["name"],
+        "licence": teacher["licence"],
+        "meta": meta_json(request=request.digest),
+    }
+
+
+def _check_yield(workspace: Workspace, config: InstructConfig) -> None:
+    records = workspace.units()
+    reasons: Counter[str] = Counter()
+    for record in records:
+        reasons.update(record.counts.dropped)
+    kept = [(record.counts.in_, record.counts.out) for record in records]
+    gates.require_yield(workspace.name, kept, reasons, preview=config.preview_requests, least=config.min_yield)
+
+
+def _note_totals(workspace: Workspace) -> None:
+    facts = [record.facts for record in workspace.units()]
+    totals = {name: sum(fact.get(name, 0) for fact in facts) for name in ("prompt_tokens", "completion_tokens", "cost")}
+    workspace.note(
+        tokens=totals["completion_tokens"], prompt_tokens=totals["prompt_tokens"], cost=round(totals["cost"], 6)
+    )
+
+
+INSTRUCT = Stage(
+    name="instruct",
+    version="1",
+    run=make_conversations,
+    code=("tasks.instruct.magpie", "tasks.instruct.wording", "tasks.gates", "tasks.requests"),
+    expensive=True,
+)

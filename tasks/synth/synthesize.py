@@ -1,0 +1,187 @@
+"""Documents -> chunks -> requests -> answers -> gates -> synthetic documents, in units of a few dozen requests."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from tasks.answer_store import AnswerStore, answers_url
+from tasks.answers import Policy, Reply, answer_all
+from tasks.artifact import Artifact, Stage, Unit, Workspace
+from tasks.gates import require_yield
+from tasks.generation import served
+from tasks.records import DOCUMENT, document_id, meta_json, table
+from tasks.requests import DeadLetter, Request, model_identity
+from tasks.shards import read_documents
+from tasks.synth.config import SynthConfig
+from tasks.synth.recipes import RECIPES
+from tasks.synth.recipes.recipe import CountTokens, Recipe, NotKept
+
+INPUT = "train/"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One chunk of one document and the question about it."""
+
+    document: Mapping[str, Any]
+    index: int  # of the chunk in the document
+    chunk: str
+    request: Request
+
+
+def synthesize(workspace: Workspace, config: SynthConfig, inputs: dict[str, Artifact]) -> None:
+    """Write `docs/NNNNN.parquet` (DOCUMENT); one row in is one request.
+
+    Raises:
+        DataFault: too few answers pass the gates.
+        HostFault: the teacher cannot be served.
+    """
+    teacher = inputs["teacher"]
+    facts = teacher.read_json("teacher.json")
+    model_dir = teacher.local_dir("model")
+    identity = model_identity(facts["name"], teacher.manifest.content_digest)
+    recipe = RECIPES[config.recipe]
+    items = list(choose(inputs["documents"], config, recipe, identity, facts["chat"], token_counter(model_dir)))
+    size = config.unit_requests
+    units = {f"{n // size:05d}": items[n : n + size] for n in range(0, len(items), size)}
+    workspace.note(licences=facts["licence"], teachers=facts["name"])
+    workspace.expect_units(len(units))
+    missing = [key for key in units if workspace.unit_record(key) is None]
+    requests = [item.request for key in missing for item in units[key]]
+    policy = Policy(start=config.serving.max_sequences, most=2 * config.serving.max_sequences)
+    with served(model_dir, config.serving, workspace.scratch.parent / "servers") as generator:
+        replies = answer_all(
+            requests,
+            generator,
+            AnswerStore(answers_url(workspace.url)),
+            policy=policy,
+            label=f"synth {workspace.name}",
+            total=len(requests),
+        )
+        for key in units:
+            if key in missing:
+                with workspace.unit(key) as unit:
+                    write_unit(unit, units[key], replies, config, facts)
+            check_yield(workspace, config)
+        for _ in replies:  # lets the engine close its books
+            pass
+    note_totals(workspace)
+
+
+def choose(
+    documents: Artifact, config: SynthConfig, recipe: Recipe, model: str, chat: bool, count: CountTokens
+) -> Iterator[Item]:
+    """The first `max_requests` chunks of documents in an order that depends on nothing but the seed and their ids."""
+    rows = [row for batch in read_documents(documents, INPUT) for row in batch.to_pylist()]
+    rows.sort(key=lambda row: hashlib.sha256(f"{config.seed} {row['id']}".encode()).digest())
+    taken = 0
+    for row in rows:
+        for index, chunk in enumerate(recipe.chunks(row["text"], config, count)):
+            if index >= config.chunks_per_document or taken >= config.max_requests:
+                break
+            ask = recipe.ask(chunk, config, chat)
+            yield Item(row, index, chunk, Request(model, ask.kind, ask.prompt, ask.sampling))
+            taken += 1
+        if taken >= config.max_requests:
+            return
+
+
+def write_unit(
+    unit: Unit,
+    items: Sequence[Item],
+    replies: Iterator[tuple[Request, Reply]],
+    config: SynthConfig,
+    teacher: Mapping[str, Any],
+) -> None:
+    """Judge the replies of one unit and write what passes."""
+    recipe = RECIPES[config.recipe]
+    kept: list[dict[str, Any]] = []
+    seen: set[str] = set()
+    books: Counter[str] = Counter()
+    cost = 0.0
+    for item in items:
+        request, reply = next(replies)
+        assert request is item.request
+        unit.count(rows_in=1)
+        row = {"id": item.document["id"], "url": item.document["url"], "chunk": item.chunk}
+        if isinstance(reply, DeadLetter):
+            unit.drop(f"dead_{reply.reason}", row | {"message": reply.message, "attempts": reply.attempts})
+            continue
+        books.update(prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens)
+        cost += reply.cost
+        try:
+            text = recipe.accept(item.chunk, reply, config)
+            if text in seen:
+                raise NotKept("duplicate")
+        except NotKept as gate:
+            unit.drop(str(gate), row | {"answer": reply.text, "finish": reply.finish})
+            continue
+        seen.add(text)
+        kept.append(_document(item, text, config, recipe, teacher))
+        unit.count(rows_out=1)
+    unit.write_parquet(f"docs/{unit.key}.parquet", table(kept, DOCUMENT))
+    unit.note(**books, cost=round(cost, 6))
+
+
+def _document(item: Item, text: str, config: SynthConfig, recipe: Recipe, teacher: Mapping[str, Any]) -> dict[str, Any]:
+    source = f"synth/{recipe.source}" if config.language == "python" else f"synth/{recipe.source}-{config.language}"
+    origin = item.document
+    return {
+        "id": document_id(source, origin["url"], text),
+        "text": text,
+        "url": origin["url"],
+        "source": source,
+        "language": config.language,
+        "licence": origin["licence"],
+        "crawl_time": origin["crawl_time"],
+        "meta": meta_json(
+            origin=origin["id"],
+            origin_source=origin["source"],
+            chunk=item.index,
+            recipe=config.recipe,
+            teacher=teacher["name"],
+            teacher_licence=teacher["licence"],
+            request=item.request.digest,
+        ),
+    }
+
+
+def token_counter(model_dir: Path) -> CountTokens:
+    """How many tokens of the teacher a text is."""
+    tokenizer = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def check_yield(workspace: Workspace, config: SynthConfig) -> None:
+    """See `require_yield`; looks at all finished units, in order."""
+    records = workspace.units()
+    reasons: Counter[str] = Counter()
+    for record in records:
+        reasons.update(record.counts.dropped)
+    kept = [(record.counts.in_, record.counts.out) for record in records]
+    require_yield(workspace.name, kept, reasons, preview=config.preview_requests, least=config.min_yield)
+
+
+def note_totals(workspace: Workspace) -> None:
+    """Tokens and cost of all units, also of those that an earlier run finished."""
+    facts = [record.facts for record in workspace.units()]
+    totals = {name: sum(fact.get(name, 0) for fact in facts) for name in ("prompt_tokens", "completion_tokens", "cost")}
+    workspace.note(
+        tokens=totals["completion_tokens"],
+        prompt_tokens=totals["prompt_tokens"],
+        cost=round(totals["cost"], 6),
+    )
+
+
+SYNTH = Stage(
+    name="synth",
+    version="1",
+    run=synthesize,
+    code=("tasks.synth.synthesize", "tasks.synth.recipes", "tasks.gates", "tasks.requests"),
+    expensive=True,
+)
