@@ -1,4 +1,4 @@
-"""How a stage declares its knobs: which fields are part of its identity, which name inputs, which only say how to run."""
+"""How a stage declares its knobs: which fields are its identity, which name inputs, which only say how to run."""
 
 from collections.abc import Mapping
 from typing import Any, Self
@@ -52,7 +52,15 @@ class StageConfig(BaseModel):
             *path, last = key.split(".")
             node = data
             for part in path:
-                node = node[part]
+                inner = node.get(part)
+                if inner is None and part in node:
+                    inner = node[part] = {}  # a group that is switched off is switched on with its defaults
+                if not isinstance(inner, dict):
+                    raise ValueError(
+                        f"key {key!r}: {part!r} is not a group of fields; at this place there are {', '.join(node)}. "
+                        "A dotted key names a field inside a group. Correct the key."
+                    )
+                node = inner
             if isinstance(value, Mapping) and isinstance(node.get(last), dict):
                 node[last] = node[last] | dict(value)
             else:

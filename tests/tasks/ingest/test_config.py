@@ -30,6 +30,11 @@ def test_a_filter_can_be_left_out_and_one_that_is_not_applied_is_no_part_of_the_
     assert list(config.semantic()["filters"]) == ["length", "japanese", "sentences", "duplication"]
 
 
+def test_a_filter_is_switched_on_by_one_of_its_thresholds():
+    config = CleanConfig(language="ja").with_changes({"filters.words.min_words": 7})
+    assert config.applied()["words"] == FILTERS["words"].rules(min_words=7)
+
+
 def test_filters_are_applied_in_the_order_of_the_registry():
     given = {"duplication": {}, "length": {"min_chars": 5}}
     assert list(CleanConfig.model_validate({"language": "en", "filters": given}).applied()) == ["length", "duplication"]
@@ -73,6 +78,8 @@ def test_what_changes_the_result_changes_the_identity(config, change):
         ({"filters.length.nonsense": 1}, "Extra inputs are not permitted"),
         ({"filters.length.min_chars": "many"}, "valid integer"),
         ({"nonsense": 1}, "Extra inputs are not permitted"),
+        ({"filters.nonsense.min_chars": 1}, r"key 'filters.nonsense.min_chars': 'nonsense' is not a group"),
+        ({"workers.x": 1}, r"'workers' is not a group of fields"),
     ],
 )
 def test_unknown_keys_and_wrong_values_are_refused(changes, said):
