@@ -1,6 +1,5 @@
 """Stores for tests: a directory, memory, and a bucket on the loopback interface."""
 
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +22,9 @@ def store(tmp_path: Path) -> str:
 @pytest.fixture(scope="session")
 def gcs() -> Iterator[Bucket]:
     """A bucket server for the session; gcsfs finds it by the environment."""
-    with serve() as (host, bucket):
-        before = os.environ.get("STORAGE_EMULATOR_HOST")
-        os.environ["STORAGE_EMULATOR_HOST"] = host
+    with serve() as (host, bucket), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STORAGE_EMULATOR_HOST", host)
         yield bucket
-        if before is None:
-            del os.environ["STORAGE_EMULATOR_HOST"]
 
 
 @pytest.fixture(params=["local", "memory", "gs"])

@@ -46,7 +46,7 @@ def test_stage_version_parents_and_their_roles_are_part_of_the_identity():
     variants = [
         ("other", "1", {"a": 1}, {"docs": "abc"}),
         ("stage", "2", {"a": 1}, {"docs": "abc"}),
-        ("stage", "1", {"a": 1}, {"docs": "abd"}),
+        ("stage", "1", {"a": 1}, {"docs": "xyz"}),
         ("stage", "1", {"a": 1}, {"pages": "abc"}),
         ("stage", "1", {"a": 1}, {}),
         ("stage", "1", {"a": 1.5}, {"docs": "abc"}),
