@@ -30,6 +30,7 @@ def run(workspace: Workspace, config: CleanConfig, inputs: dict[str, Artifact]) 
     pages = inputs["pages"]
     shards = {entry.path: entry.rows or 0 for entry in pages.files("pages/")}
     todo = [path for path in shards if workspace.unit_record(path) is None]
+    todo.sort(key=lambda path: -shards[path])  # the long ones first, so that the workers end together
     workers = min(config.workers or os.cpu_count() or 1, len(todo))
     with track(f"clean {workspace.name}", sum(shards.values()), "pages") as bar:
         bar.resume(sum(rows for path, rows in shards.items() if path not in todo))
