@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -28,6 +29,9 @@ COMMANDS = ("plan", "lineage", "gc", "chat")
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse, run, and turn every failure into one screen of text and a typed exit code."""
     args = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for package in ("flows", "tasks", "model"):
+        logging.getLogger(package).setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _terminate)
     try:
         return args.command(args)

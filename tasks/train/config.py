@@ -29,8 +29,8 @@ class MeshShape(BaseModel):
 class TrainConfig(StageConfig):
     """One training run: pre-training, continued pre-training or supervised fine-tuning."""
 
-    data: str = input_field("Training records (a pack artifact).", default="")
     base: str = input_field("Model to start from (a train or teacher artifact); empty starts from random.", default="")
+    data: str = input_field("Training records (a pack artifact).", default="")
     tokenizer: str = input_field("Tokenizer; empty takes the one that the records were counted with.", default="")
 
     model: str = Field(description="family/size, for example gemma2/27b; see model/families.")
