@@ -6,6 +6,7 @@ keys of `StageConfig.with_changes`, which validates the result as a whole config
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from types import UnionType
 from typing import Annotated, Any, ClassVar, Union, get_args, get_origin, get_type_hints
@@ -47,6 +48,7 @@ class Changes(BaseModel):
         form["properties"] = {
             name: _blank(prop, keep_null=name in cls._nullable) for name, prop in form.get("properties", {}).items()
         }
+        form["title"] = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", cls.__name__.removesuffix("Changes")).capitalize()
         return form
 
 
@@ -61,23 +63,28 @@ def applied(changes: BaseModel) -> dict[str, Any]:
     return flat
 
 
-def changes_model(config: type, presets: Mapping[Any, Any] | None = None, name: str | None = None) -> type[Changes]:
+def changes_model(config: type, presets: Mapping[Any, Any] | None = None) -> type[Changes]:
     """A model with each field of `config` optional, nested configs (pydantic or dataclass) included.
 
     Args:
         presets: preset name -> config; their values are added to the help of each field.
-        name: of the model; default is the config's name with `Changes` for `Config`.
     """
-    rows = {str(key): row for key, row in (presets or {}).items() if row is not None}
+    return _model(config, {str(key): row for key, row in (presets or {}).items()}, config.__name__)
+
+
+def _model(config: type, presets: Mapping[str, Any], name: str, *, nested: bool = False) -> type[Changes]:
+    rows = {preset: row for preset, row in presets.items() if row is not None}
     fields: dict[str, Any] = {}
     nullable: set[str] = set()
     for key, info in _fields(config).items():
         annotation: Any
         annotation, takes_null = _without_none(info.annotation)
-        values = {preset: _value(row, key) for preset, row in rows.items()}
+        values = {preset: getattr(row, key) for preset, row in rows.items()}
+        if nested and _is_input(info) and rows and not any(values.values()):
+            continue  # an input that no preset names is connected by the flow itself
         if _is_config(annotation):
-            annotation = changes_model(annotation, values)
-            values = {}
+            annotation = _model(annotation, values, annotation.__name__, nested=True)
+            values = {preset: value for preset, value in values.items() if value is None}
         elif inner := _config_of_mapping(annotation, values):
             annotation = _mapping_model(f"{config.__name__.removesuffix('Config')}{key.title()}", inner, values)
             values = {}
@@ -88,9 +95,7 @@ def changes_model(config: type, presets: Mapping[Any, Any] | None = None, name: 
         help_text = " ".join(part for part in (info.description, _shown(values)) if part)
         title = info.title or key.replace("_", " ").capitalize()
         fields[key] = (annotation | None, Field(default=None, title=title, description=help_text or None))
-    made = create_model(
-        name or f"{config.__name__.removesuffix('Config')}Changes", __base__=Changes, __module__=__name__, **fields
-    )
+    made = create_model(f"{name.removesuffix('Config')}Changes", __base__=Changes, __module__=__name__, **fields)
     made.__doc__ = None
     made._nullable = frozenset(nullable)
     return made
@@ -110,24 +115,32 @@ def _mapping_model(name: str, inner: type, values: Mapping[str, Any]) -> type[Ch
     groups: dict[str, Any] = {}
     for key in keys:
         rows = {preset: value.get(key) for preset, value in values.items() if value}
-        group: Any = changes_model(inner, rows, f"{name}{key.title().replace('-', '')}")
+        group: Any = _model(inner, rows, f"{name}{key.title().replace('-', '')}", nested=True)
         groups[key] = (group | None, Field(default=None, title=key))
     return create_model(f"{name}Changes", __base__=Changes, __module__=__name__, **groups)
 
 
 def _blank(prop: JsonSchemaValue, *, keep_null: bool) -> JsonSchemaValue:
-    """The schema of one field of the form: no default, no null unless null is a value, three-state booleans."""
+    """The schema of one field of the form: no default, no null unless null is a value, choices instead of switches."""
     prop = {key: value for key, value in prop.items() if key != "default"}
     variants = [variant for variant in prop.pop("anyOf", []) if keep_null or variant.get("type") != "null"]
     if len(variants) == 1:
         prop |= {key: value for key, value in variants[0].items() if key not in prop}
     elif variants:
-        prop["anyOf"] = [_yes_no(variant) for variant in variants]
-    return _yes_no(prop)
+        prop["anyOf"] = [_choices(variant) for variant in variants]
+    return _choices(prop)
 
 
-def _yes_no(prop: JsonSchemaValue) -> JsonSchemaValue:
-    return prop | YES_NO if prop.get("type") == "boolean" else prop
+def _choices(prop: JsonSchemaValue) -> JsonSchemaValue:
+    if prop.get("type") == "boolean":
+        return prop | YES_NO
+    if "const" in prop:
+        return {key: value for key, value in prop.items() if key != "const"} | {"enum": [prop["const"]]}
+    return prop
+
+
+def _is_input(info: FieldInfo) -> bool:
+    return isinstance(info.json_schema_extra, dict) and info.json_schema_extra.get("role") == "input"
 
 
 def _is_config(annotation: Any) -> bool:
@@ -152,10 +165,6 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:
     return Union[tuple(members)], len(members) < len(get_args(annotation))  # noqa: UP007 - built from a tuple
 
 
-def _value(row: Any, key: str) -> Any:
-    return None if row is None else getattr(row, key)
-
-
 def _shown(values: Mapping[str, Any]) -> str:
     """`[tiny: 0.3 · 9b: 0.1]`, or one value where all presets agree; nothing for values too long to read."""
     texts = {preset: _text(value) for preset, value in values.items()}
@@ -177,4 +186,4 @@ def _text(value: Any) -> str:
         return f"{value:g}"
     if isinstance(value, tuple | list | set | frozenset):
         return ", ".join(_text(item) for item in value) or "empty"
-    return str(value)
+    return str(value) or "empty"

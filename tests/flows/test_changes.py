@@ -23,6 +23,7 @@ class Mesh:
 
 
 class Optimizer(StageConfig):
+    data: str = input_field("Connected by the flow.", default="")
     peak: float = Field(default=3e-4, gt=0, le=1, description="Peak learning rate.")
     shape: Shape = Field(default=Shape.COSINE, description="Shape of the schedule.")
 
@@ -38,6 +39,7 @@ class KnobsConfig(StageConfig):
     mesh: Mesh = Mesh()
     workers: int = operational_field("Worker processes.", default=2, ge=0)
 
+    launcher: Literal["local"] = "local"
     recipes: dict[str, Optimizer] = Field(default={}, description="By name.")
     model_seed: int = 0
     weights: dict[str, float] = Field(default={}, description="A plain mapping.")
@@ -86,6 +88,7 @@ def test_no_field_has_a_default_because_a_default_would_fill_the_form():
         pytest.param("kind", {"title": "Kind of data"}, id="a title is kept"),
         pytest.param("tied", {"enum": ["yes", "no"]}, id="a boolean can be left blank"),
         pytest.param("cap", {"anyOf": [{"minimum": 1, "type": "number"}, {"type": "null"}]}, id="null is a value"),
+        pytest.param("launcher", {"enum": ["local"]}, id="a single choice is a select too"),
         pytest.param("languages", {"type": "array"}, id="a tuple is a list of items"),
         pytest.param("workers", {"description": "Worker processes. [all presets: 2]"}, id="operational fields too"),
         pytest.param("steps", {"description": "Training steps. [tiny: 10 · 9b: 1,000]"}, id="help shows the presets"),
@@ -101,6 +104,18 @@ def test_nested_configs_are_forms_with_every_field_optional_too():
     assert SCHEMA["definitions"]["Shape"]["enum"] == ["cosine", "linear"]
     mesh = SCHEMA["definitions"]["MeshChanges"]["properties"]
     assert mesh["data"]["description"] == "Data-parallel ways. [all presets: 1]"
+
+
+def test_an_input_that_no_preset_names_is_offered_only_on_the_outermost_level():
+    assert "data" not in SCHEMA["definitions"]["OptimizerChanges"]["properties"]
+    assert "base" in PROPERTIES
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        KnobsChanges.model_validate({"optimizer": {"data": "ingest/tiny:ja"}})
+
+
+def test_groups_are_titled_with_words():
+    assert SCHEMA["definitions"]["OptimizerChanges"]["title"] == "Optimizer"
+    assert SCHEMA["definitions"]["KnobsRecipesChanges"]["title"] == "Knobs recipes"
 
 
 def test_a_mapping_of_configs_is_one_group_for_each_name_in_the_presets():
