@@ -252,7 +252,8 @@ class Decoder(nnx.Module):
             kept = []
             leaves, structure = jax.tree.flatten(scanned)
             for i, parts in enumerate(zip(*map(unstack, leaves), strict=True)):
-                x, out = one(x, *jax.tree.unflatten(structure, parts), windows[first + i])
+                weights, extra = jax.tree.unflatten(structure, parts)
+                x, out = one(x, weights, extra, windows[first + i])
                 kept.append(out)
             return x, jax.tree.map(lambda *a: jnp.stack(a), *kept)
 

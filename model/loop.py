@@ -53,13 +53,10 @@ def init_state(
     cfg: DecoderConfig, optimizer: OptimizerConfig, *, seed: int = 0, mesh: Mesh | None = None
 ) -> TrainState:
     """A fresh state, made where it will live; the same numbers on any mesh."""
-    shardings = None if mesh is None else state_sharding(cfg, optimizer, mesh)
-
-    def make() -> TrainState:
-        _, params = split_model(Decoder(cfg, rngs=nnx.Rngs(seed)))
-        return _fresh(params, optimizer)
-
-    return jax.jit(make, out_shardings=shardings)()
+    if mesh is None:
+        return _random_state(cfg, optimizer, jax.random.key(seed))
+    make = jax.jit(partial(_random_state, cfg, optimizer), out_shardings=state_sharding(cfg, optimizer, mesh))
+    return make(jax.random.key(seed))
 
 
 def state_of_model(model: Decoder, optimizer: OptimizerConfig, *, mesh: Mesh | None = None) -> TrainState:
@@ -180,6 +177,11 @@ def make_train_step(
         return jax.jit(step, donate_argnums=0)
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(step, donate_argnums=0, out_shardings=(state_sharding(cfg, optimizer, mesh), everywhere))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _random_state(cfg: DecoderConfig, optimizer: OptimizerConfig, key: jax.Array) -> TrainState:
+    return _fresh(split_model(Decoder(cfg, rngs=nnx.Rngs(key)))[1], optimizer)
 
 
 def _fresh(params: Params, optimizer: OptimizerConfig) -> TrainState:

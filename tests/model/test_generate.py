@@ -1,0 +1,130 @@
+"""Generation with a cache against whole forward passes, and scores against their definition."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.generate import bits_per_byte, generate, loglikelihood, sequence_nats
+from tests.model.random_decoders import random_model, small_config
+
+
+@pytest.fixture(scope="module")
+def model():
+    return random_model(small_config())
+
+
+@pytest.fixture(scope="module")
+def log_probs(model):
+    """log_probs(tokens) -> [len, vocab], by one forward pass of a row padded on the right."""
+
+    @jax.jit
+    def run(tokens_BT):
+        positions = jnp.arange(96)[None]
+        return jax.nn.log_softmax(model.logits(model(tokens_BT, positions, jnp.ones((1, 96), jnp.int32))))[0]
+
+    return lambda tokens: np.asarray(run(jnp.asarray([list(tokens) + [0] * (96 - len(tokens))])))[: len(tokens)]
+
+
+PROMPTS = [[2], [2, *range(40, 70)], [2, 9, 8, 7, 6], [2, *range(100, 113)]]
+
+
+@pytest.fixture(scope="module")
+def greedy(model):
+    return generate(model, PROMPTS, max_new_tokens=20)
+
+
+def test_greedy_with_a_cache_equals_the_argmax_of_whole_passes(greedy, log_probs):
+    for prompt, answer in zip(PROMPTS, greedy, strict=True):
+        tokens = list(prompt)
+        for token in answer:
+            assert token == int(np.argmax(log_probs(tokens)[-1]))
+            tokens.append(token)
+        assert len(answer) == 20
+
+
+def test_the_answer_does_not_depend_on_the_neighbours(model, greedy):
+    assert generate(model, PROMPTS[1:2], max_new_tokens=20) == greedy[1:2]
+    assert generate(model, PROMPTS[::-1], max_new_tokens=20, batch_size=2) == greedy[::-1]
+
+
+def test_an_answer_ends_before_the_first_stop_id(model, greedy):
+    stop = greedy[3][4]
+    answers = generate(model, PROMPTS, max_new_tokens=20, stop_ids=[stop, 159])
+    for answer, whole in zip(answers, greedy, strict=True):
+        cut = next((i for i, token in enumerate(whole) if token in (stop, 159)), len(whole))
+        assert answer == whole[:cut]
+
+
+def test_sampling_depends_on_the_seed_and_the_row_alone(model):
+    same = [PROMPTS[2]] * 3
+    first = generate(model, same, max_new_tokens=20, temperature=1.0, seed=5)
+    assert first == generate(model, same, max_new_tokens=20, temperature=1.0, seed=5, batch_size=1)
+    assert first != generate(model, same, max_new_tokens=20, temperature=1.0, seed=6)
+    assert len({tuple(answer) for answer in first}) == 3
+
+
+def test_sampled_tokens_follow_the_distribution(model, log_probs):
+    """512 draws of one token at temperature 2 against the softmax they come from (chi-square, fixed seed)."""
+    draws = generate(model, [PROMPTS[2]] * 512, max_new_tokens=1, temperature=2.0, batch_size=512)
+    expected = 512 * np.asarray(jax.nn.softmax(log_probs(PROMPTS[2])[-1] / 2.0))
+    found = np.bincount([answer[0] for answer in draws], minlength=160)
+    assert np.sum((found - expected) ** 2 / expected) < 159 + 4 * math.sqrt(2 * 159)
+
+
+def test_log_likelihood_equals_its_definition(model, log_probs, greedy):
+    contexts, continuations = [PROMPTS[1], PROMPTS[2], PROMPTS[0]], [greedy[1][:5], [3, 4, 5], [11]]
+    got = loglikelihood(model, contexts, continuations, batch_size=2)
+    for (total, is_greedy), context, continuation in zip(got, contexts, continuations, strict=True):
+        tokens = [*context, *continuation]
+        rows = log_probs(tokens)[len(context) - 1 : -1]
+        assert total == pytest.approx(sum(rows[i, t] for i, t in enumerate(continuation)), abs=1e-3)
+        assert is_greedy == (continuation == np.argmax(rows, -1).tolist())
+    assert got[0][1]
+    assert not got[1][1]
+
+
+def test_an_empty_continuation_is_certain(model):
+    assert loglikelihood(model, [[2, 5]], [[]]) == [(0.0, True)]
+
+
+def test_nats_of_a_sequence_count_every_token_but_the_first_once(model, log_probs):
+    rng = np.random.default_rng(0)
+    sequences = [[2, *rng.integers(4, 160, n).tolist()] for n in (40, 1, 96)] + [[2]]
+    got = sequence_nats(model, sequences, batch_size=2)
+    for sequence, nats in zip(sequences[:2], got, strict=False):
+        want = -sum(log_probs(sequence)[i, token] for i, token in enumerate(sequence[1:]))
+        assert nats == pytest.approx(want, abs=1e-3)
+    assert got[3] == 0.0
+
+
+def test_long_sequences_are_cut_into_windows_that_share_one_token(model, log_probs):
+    sequence = [2, *np.random.default_rng(0).integers(4, 160, 50).tolist()]
+    want = 0.0
+    for start in (0, 20, 40):
+        piece = sequence[start : start + 21]
+        want -= sum(log_probs(piece)[i, token] for i, token in enumerate(piece[1:]))
+    assert sequence_nats(model, [sequence], window=20) == pytest.approx([want], abs=1e-3)
+
+
+def test_bits_per_byte_of_a_fair_coin_per_byte_is_one():
+    assert bits_per_byte(8 * math.log(2), 8) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("length", [76, 77])
+def test_a_prompt_must_leave_room_for_the_answer(model, length):
+    prompts = [[2] * length]
+    if length == 76:
+        assert len(generate(model, prompts, max_new_tokens=20)[0]) == 20
+    else:
+        with pytest.raises(ValueError, match=r"77 tokens and max_new_tokens=20.*max_seq_len=96"):
+            generate(model, prompts, max_new_tokens=20)
+
+
+def test_empty_prompts_and_contexts_are_refused(model):
+    with pytest.raises(ValueError, match="Start prompts with <bos>"):
+        generate(model, [[2], []], max_new_tokens=1)
+    with pytest.raises(ValueError, match="Start contexts with <bos>"):
+        loglikelihood(model, [[]], [[5]])

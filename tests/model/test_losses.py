@@ -1,0 +1,123 @@
+"""The chunked loss against the plain one, and what it keeps in memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from model.losses import cross_entropy, packed_batch, token_log_probs
+
+
+def plain(hidden, table, targets, weights, softcap, z_loss):
+    """The definition, with all logits at once."""
+    logits = jnp.einsum("btd,vd->btv", hidden, table)
+    if softcap is not None:
+        logits = softcap * jnp.tanh(logits / softcap)
+    lse = jax.nn.logsumexp(logits, axis=-1)
+    nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1)[..., 0]
+    return jnp.sum(weights * (nll + z_loss * lse**2))
+
+
+def inputs(B=2, T=13, D=8, V=50, seed=0):
+    rng = np.random.default_rng(seed)
+    return (
+        jnp.asarray(rng.normal(size=(B, T, D)), jnp.float32),
+        jnp.asarray(rng.normal(size=(V, D)), jnp.float32),
+        jnp.asarray(rng.integers(0, V, (B, T))),
+        jnp.asarray(rng.choice([0.0, 0.5, 1.0], (B, T)), jnp.float32),
+    )
+
+
+@pytest.mark.parametrize(
+    ("chunk_tokens", "softcap", "z_loss", "cpu_kernels"),
+    [
+        pytest.param(1, 2.0, 1e-2, False, id="one position at a time"),
+        pytest.param(6, 30.0, 0.0, True, id="chunks that do not divide the length, CPU"),
+        pytest.param(10, None, 1e-2, False, id="no cap"),
+        pytest.param(1000, None, 1e-2, True, id="one chunk, no cap, CPU"),
+        pytest.param(26, 2.0, 0.0, False, id="exactly one chunk"),
+    ],
+)
+def test_loss_and_gradients_equal_the_plain_ones(chunk_tokens, softcap, z_loss, cpu_kernels):
+    hidden, table, targets, weights = inputs()
+
+    def chunked(hidden, table):
+        options = {"softcap": softcap, "z_loss": z_loss, "chunk_tokens": chunk_tokens, "cpu_kernels": cpu_kernels}
+        return 3.0 * cross_entropy(hidden, table, targets, weights, **options)[0]
+
+    def whole(hidden, table):
+        return 3.0 * plain(hidden, table, targets, weights, softcap, z_loss)
+
+    value, grads = jax.jit(jax.value_and_grad(chunked, argnums=(0, 1)))(hidden, table)
+    expected, expected_grads = jax.jit(jax.value_and_grad(whole, argnums=(0, 1)))(hidden, table)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    # Without a gradient it is another program.
+    assert float(jax.jit(chunked)(hidden, table)) == pytest.approx(float(expected), rel=1e-5)
+    for got, want in zip(grads, expected_grads, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_the_parts_of_the_loss_are_told_apart():
+    hidden, table, targets, weights = inputs()
+    best = jnp.argmax(jnp.einsum("btd,vd->btv", hidden, table), -1)
+    targets = targets.at[0].set(best[0])
+    total, aux = cross_entropy(hidden, table, targets, weights, softcap=None, z_loss=0.1)
+    assert float(aux["loss_sum"]) == pytest.approx(float(plain(hidden, table, targets, weights, None, 0.0)), rel=1e-5)
+    assert float(total) == pytest.approx(float(aux["loss_sum"] + aux["z_loss_sum"]))
+    assert float(aux["weight_sum"]) == float(weights.sum())
+    assert float(aux["correct_sum"]) == float(jnp.sum(weights * (best == targets))) >= float(weights[0].sum()) > 0
+
+
+def test_a_target_without_weight_changes_nothing():
+    hidden, table, targets, weights = inputs()
+    elsewhere = jnp.where(weights == 0, (targets + 1) % 50, targets)
+
+    def grads(targets):
+        return jax.grad(lambda h: cross_entropy(h, table, targets, weights, softcap=5.0)[0])(hidden)
+
+    assert bool((weights == 0).any())
+    assert np.array_equal(grads(targets), grads(elsewhere))
+
+
+def test_log_probs_of_tokens_equal_the_plain_ones():
+    hidden, table, targets, _ = inputs()
+    got, is_best = token_log_probs(hidden, table, targets, softcap=2.0, chunk_tokens=6)
+    logits = 2.0 * jnp.tanh(jnp.einsum("btd,vd->btv", hidden, table) / 2.0)
+    want = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1)[..., 0]
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert np.array_equal(is_best, jnp.argmax(logits, -1) == targets)
+
+
+def _peak_bytes(function, T, V, D):
+    shapes = [
+        jax.ShapeDtypeStruct(shape, dtype)
+        for shape, dtype in [
+            ((1, T, D), jnp.float32),
+            ((V, D), jnp.float32),
+            ((1, T), jnp.int32),
+            ((1, T), jnp.float32),
+        ]
+    ]
+    compiled = jax.jit(jax.grad(function, argnums=(0, 1))).lower(*shapes).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("cpu_kernels", [False, True])
+def test_logits_of_all_tokens_are_never_in_memory(cpu_kernels):
+    """Gemma's vocabulary at its sequence length: all logits would be 8.4 GB, one chunk of 256 tokens is 0.26 GB."""
+    T, V, D = 8192, 256_000, 16
+
+    def chunked(hidden, table, targets, weights):
+        options = {"softcap": 30.0, "chunk_tokens": 256, "cpu_kernels": cpu_kernels}
+        return cross_entropy(hidden, table, targets, weights, **options)[0]
+
+    assert _peak_bytes(chunked, T, V, D) < 6 * 256 * V * 4
+    assert _peak_bytes(lambda *a: plain(*a, 30.0, 0.0), T, V, D) > T * V * 4  # the measure does see them
+
+
+def test_a_packed_batch_predicts_each_next_token():
+    batch = packed_batch(np.arange(12).reshape(2, 6))
+    assert batch["tokens_BT"].tolist() == [[0, 1, 2, 3, 4], [6, 7, 8, 9, 10]]
+    assert batch["targets_BT"].tolist() == [[1, 2, 3, 4, 5], [7, 8, 9, 10, 11]]
+    assert batch["positions_BT"].tolist() == [[0, 1, 2, 3, 4]] * 2
+    assert batch["weights_BT"].sum() == 10
