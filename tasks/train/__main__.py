@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("run", type=Path, help="the run.json that the train stage wrote")
     path = parser.parse_args().run
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every thread's every step
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -38,7 +39,12 @@ def main() -> int:
         return _failed(spec, error.exit_code, str(error))
     except OSError as error:
         traceback.print_exc()
-        return _failed(spec, HostFault.exit_code, f"{type(error).__name__}: {error}")
+        return _failed(
+            spec,
+            HostFault.exit_code,
+            f"{type(error).__name__}: {error}. A disk or a network failed under the trainer; the steps up to the "
+            "newest checkpoint are safe. Mend it (free space, mount, connection); the same command resumes.",
+        )
     except Exception as error:
         traceback.print_exc()
         return _failed(spec, 1, f"{type(error).__name__}: {error}")

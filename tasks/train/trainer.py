@@ -161,15 +161,31 @@ class _Trainer:
         self._confirm(checkpoints)
         self._journal.before_save()
         facts = {"identity": self._spec.identity.model_dump(mode="json"), "tokens": self._at.tokens, "feed": feed}
-        checkpoints.save(self._at.step, state, facts)
+        with self._save_fault_is_said():
+            checkpoints.save(self._at.step, state, facts)
         self._unconfirmed = self._at.step
 
     def _confirm(self, checkpoints: Checkpoints) -> None:
         """Wait for the save under way and write down that it is whole: at most one is ever unknown."""
         if self._unconfirmed is not None:
-            checkpoints.wait()
+            with self._save_fault_is_said():
+                checkpoints.wait()
             self._journal.saved(self._unconfirmed)
             self._unconfirmed = None
+
+    @contextmanager
+    def _save_fault_is_said(self) -> Iterator[None]:
+        """A save that failed stops the run: going on would put ever more steps at risk."""
+        try:
+            yield
+        except Exception as error:  # whatever the storage makes Orbax say
+            what = ": ".join(str(error).split(": ")[-2:])
+            raise HostFault(
+                f"a checkpoint could not be written: {what[-300:]}. {free_space(self._spec.run_dir)} Steps up to "
+                f"{self._journal.newest_save()} are safe, later ones would be done again. Free space or mend the "
+                "storage of "
+                f"{self._spec.checkpoints}; the same command resumes."
+            ) from error
 
     def _fresh(self) -> TrainState:
         if self._spec.base_dir is None:
@@ -275,6 +291,15 @@ def _only_one(run_dir: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def free_space(directory: Path) -> str:
+    """How much room there is, as a sentence."""
+    try:
+        usage = shutil.disk_usage(directory)
+    except OSError:
+        return "Its disk cannot be read."
+    return f"Its disk has {usage.free / 2**20:,.1f} of {usage.total / 2**20:,.0f} MiB free."
 
 
 def _sweep(directory: Path) -> None:

@@ -219,6 +219,25 @@ def test_nan_stops_the_run_and_keeps_the_batch(tmp_path, text_pack, monkeypatch)
     assert json.loads((spec.dump / "step.json").read_text())["step"] == 5
 
 
+def test_a_save_that_fails_stops_the_run_and_says_what_is_safe(tmp_path, text_pack, undisturbed, monkeypatch):
+    wait = Checkpoints.wait
+    calls = []
+
+    def failing(self):
+        calls.append(1)
+        if len(calls) == 2:  # the save of step 6, noticed at step 9
+            raise ValueError("RESOURCE_EXHAUSTED: Error writing: Failed to write 7 bytes: No space left on device")
+        wait(self)
+
+    spec = nano_spec(tmp_path, text_pack)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "wait", failing)
+        with pytest.raises(HostFault, match=r"7 bytes: No space left on device.*MiB free. Steps up to 3 are safe"):
+            train(spec, never)
+    train(spec, never)
+    assert files(spec.result) == files(undisturbed.result)
+
+
 def test_micro_batches_change_only_rounding(tmp_path, text_pack, undisturbed):
     spec = nano_spec(tmp_path, text_pack, micro_batches=2)
     train(spec, never)

@@ -1,0 +1,53 @@
+"""The same run on one device, on four, and moved from four to two in the middle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.tasks.train.nano import nano_spec
+
+ROOT = Path(__file__).resolve().parents[3]
+pytestmark = pytest.mark.slow
+
+
+def run(spec, devices: int, stop_at: int | None = None, expected: int = 0) -> list[float]:
+    """Train in a process with so many CPU devices; SIGTERM after a step; returns the losses."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    command = [sys.executable, "-m", "tests.tasks.train.nano", str(spec.write())]
+    with spec.log.open("ab") as out:
+        child = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"XLA_FLAGS": flags}, stderr=out)
+        while stop_at is not None and child.poll() is None:
+            if spec.metrics.exists() and len(spec.metrics.read_text().splitlines()) >= stop_at:
+                child.send_signal(signal.SIGTERM)
+                break
+            time.sleep(0.01)
+        code = child.wait()
+    assert code == (expected if stop_at is None else 75), spec.log.read_text()[-2000:]
+    return [json.loads(line)["loss"] for line in spec.metrics.read_text().splitlines()]
+
+
+def test_losses_do_not_depend_on_the_mesh_and_a_run_may_move(tmp_path, text_pack):
+    long = {"total_tokens": 128 * 60, "streams": 4}
+    one = run(nano_spec(tmp_path / "one", text_pack, **long), 1)
+    four = run(nano_spec(tmp_path / "four", text_pack, mesh={"fsdp": 2, "data": 2}, **long), 4)
+    assert four == pytest.approx(one, rel=2e-3)
+    assert four[:5] == pytest.approx(one[:5], rel=1e-5)
+    moved = nano_spec(tmp_path / "moved", text_pack, mesh={"fsdp": 2, "data": 2}, **long)
+    before = run(moved, 4, stop_at=20)
+    assert 20 <= len(before) < 60
+    after = run(nano_spec(tmp_path / "moved", text_pack, mesh={"fsdp": 2}, **long), 2)
+    assert after[: len(before)] == before
+    assert after == pytest.approx(one, rel=2e-3)
+
+
+def test_a_mesh_that_does_not_fit_the_model_is_a_config_fault(tmp_path, text_pack):
+    spec = nano_spec(tmp_path, text_pack, mesh={"tensor": 2})
+    with pytest.raises(FileNotFoundError):
+        run(spec, 2, expected=78)
+    assert "kv_heads has 1 entries" in json.loads(spec.error.read_text())["message"]
