@@ -103,8 +103,7 @@ class TextTokenizer:
             if message["role"] != ("user", "assistant")[index % 2]:
                 raise ValueError(
                     f"roles={[m['role'] for m in messages]} do not alternate user, assistant, …: the chat template "
-                    "knows "
-                    "no other order. Put instructions for the system into the first user turn."
+                    "knows no other order. Put instructions for the system into the first user turn."
                 )
             header = gemma2.ROLES[message["role"]] + "\n"
             piece = self._tokenizer.encode(header + message["content"].strip(), add_special_tokens=False)
@@ -124,8 +123,7 @@ class TextTokenizer:
         if text is None:
             raise ConfigError(
                 f"{self.path}/tokenizer_config.json names no {name}: training needs one to mark where texts begin, "
-                "end or "
-                "are filled up. Add it to the file, or use a tokenizer made by pack."
+                "end or are filled up. Add it to the file, or use a tokenizer made by pack."
             )
         return self._id(text)
 

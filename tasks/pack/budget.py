@@ -31,8 +31,7 @@ def grants(
     if empty:
         raise DataFault(
             f"sources without a single token: {', '.join(empty)}. A mixture that names a source and does not hold it "
-            "is not "
-            "what was asked for. See the rejects of the stages before, or take the source out of the mixture."
+            "is not what was asked for. See the rejects of the stages before, or take the source out of the mixture."
         )
     if total_tokens is None:
         return [Grant(tokens, tokens, tokens) for tokens in held]
@@ -42,8 +41,7 @@ def grants(
     if short and on_shortfall == "refuse":
         said = "; ".join(
             f"{sources[i].name} holds {held[i]:,} tokens, at most {sources[i].max_epochs:g} epochs of it are allowed, "
-            "its "
-            f"share is {wanted[i]:,} ({wanted[i] / held[i]:.2f} epochs)"
+            f"its share is {wanted[i]:,} ({wanted[i] / held[i]:.2f} epochs)"
             for i in short
         )
         raise DataFault(

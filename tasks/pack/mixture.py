@@ -193,8 +193,7 @@ def _require_disjoint(tables: Iterable[pa.Table], heldout: set[str]) -> None:
     if both:
         raise DataFault(
             f"{len(both)} documents are both for training and held out, for example {both[:3]}: a score on text that "
-            "was "
-            "trained on says nothing. Make the inputs again with the dedup stage, which splits by document hash."
+            "was trained on says nothing. Make the inputs again with the dedup stage, which splits by document hash."
         )
 
 

@@ -72,13 +72,11 @@ def learn(lines: Iterable[str], *, vocab_size: int, character_coverage: float) -
         if "too high" in reason or "Input corpus" in reason or "is_space" in reason:
             raise DataFault(
                 f"vocab_size={vocab_size:,} cannot be filled: {reason} Every id must be a piece that occurs in the "
-                "text. "
-                "Give more text (documents, sample_bytes) or use a smaller vocab_size."
+                "text. Give more text (documents, sample_bytes) or use a smaller vocab_size."
             ) from error
         raise ConfigError(
             f"vocab_size={vocab_size:,} is refused by SentencePiece: {reason} The characters of the text, 256 bytes "
-            "and "
-            "the special tokens need room. Use a larger vocab_size or a lower character_coverage."
+            "and the special tokens need room. Use a larger vocab_size or a lower character_coverage."
         ) from error
     return model.getvalue()
 
@@ -130,9 +128,8 @@ def require_equal(model: bytes, tokenizer_json: str, texts: Sequence[str]) -> No
             at = next((i for i, (a, b) in enumerate(zip(theirs, encoding.ids, strict=False)) if a != b), 0)
             raise DataFault(
                 f"tokenizer.model gives {theirs[at : at + 8]} and tokenizer.json {encoding.ids[at : at + 8]} from "
-                f"token {at} "
-                f"of {text[:80]!r}: both must agree, because the trainer reads one and other tools may read the other. "
-                "Please report this text; another sample_bytes or vocab_size may avoid the piece."
+                f"token {at} of {text[:80]!r}: both must agree, because the trainer reads one and other tools may "
+                "read the other. Please report this text; another sample_bytes or vocab_size may avoid the piece."
             )
 
 

@@ -62,14 +62,12 @@ def _train(spec: RunSpec, stop: threading.Event) -> None:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise HostFault(
                 f"JAX stopped: {str(error)[:600]}. A device or its driver failed; nothing is lost but the steps since "
-                "the "
-                "newest checkpoint. The same command resumes; if it fails again, take another host."
+                "the newest checkpoint. The same command resumes; if it fails again, take another host."
             ) from error
         raise ConfigError(
-            f"out of memory with batch_tokens={spec.config.batch_tokens:,}, micro_batches={spec.config.micro_batches}, "
-            f"remat={spec.config.remat!r}: {str(error)[:300]}. A rerun would fail again. Raise micro_batches, set "
-            "remat to "
-            "full, or use more devices."
+            f"out of memory with batch_tokens={spec.config.batch_tokens:,}, "
+            f"micro_batches={spec.config.micro_batches}, remat={spec.config.remat!r}: {str(error)[:300]}. A rerun "
+            "would fail again. Raise micro_batches, set remat to full, or use more devices."
         ) from error
 
 

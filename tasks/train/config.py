@@ -104,8 +104,7 @@ class TrainConfig(StageConfig):
         if self.batch_tokens % self.seq_len:
             raise ValueError(
                 f"batch_tokens={self.batch_tokens:,} is not a multiple of seq_len={self.seq_len:,}: a batch is whole "
-                "rows. "
-                f"Use {max(1, self.batch_tokens // self.seq_len) * self.seq_len:,}."
+                f"rows. Use {max(1, self.batch_tokens // self.seq_len) * self.seq_len:,}."
             )
         for name, parts in (
             ("streams", self.streams),
@@ -115,8 +114,7 @@ class TrainConfig(StageConfig):
             if self.rows % parts:
                 raise ValueError(
                     f"{name} cuts {self.rows} rows (batch_tokens / seq_len) into {parts} parts: the parts must be "
-                    "equal. "
-                    f"Use a divisor of {self.rows}, or change batch_tokens."
+                    f"equal. Use a divisor of {self.rows}, or change batch_tokens."
                 )
         if self.total_tokens is not None and self.total_tokens < self.batch_tokens:
             raise ValueError(
@@ -127,14 +125,12 @@ class TrainConfig(StageConfig):
         if self.seq_len > longest:
             raise ValueError(
                 f"seq_len={self.seq_len:,} is longer than {self.model} is meant for ({longest:,}): positions beyond "
-                "it were "
-                f"never published. Use at most {longest:,}."
+                f"it were never published. Use at most {longest:,}."
             )
         if self.kind == "next_token" and (self.neftune_alpha or self.loss_turns != "all"):
             raise ValueError(
                 f"neftune_alpha={self.neftune_alpha}, loss_turns={self.loss_turns!r} with kind='next_token': both are "
-                "about "
-                "conversations. Use kind='sft', or leave them out."
+                "about conversations. Use kind='sft', or leave them out."
             )
         return self
 
@@ -182,10 +178,8 @@ class TrainConfig(StageConfig):
             raise ConfigError(
                 f"{self.model} with batch_tokens={self.batch_tokens:,} needs {self.needs}; this machine has "
                 f"{os.cpu_count()} CPU cores and {' and '.join(here) if here else 'no accelerator'}. On it the run "
-                "would take "
-                "years. Run it on a machine (or work pool) that has one, or use the preset `tiny` of the same flow, "
-                "which "
-                "runs here in minutes; --set needs='' insists."
+                "would take years. Run it on a machine (or work pool) that has one, or use the preset `tiny` of the "
+                "same flow, which runs here in minutes; --set needs='' insists."
             )
 
 

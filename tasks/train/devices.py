@@ -29,8 +29,7 @@ def preflight(config: TrainConfig) -> Mesh | None:
     if needed != len(devices):
         raise ConfigError(
             f"mesh={config.mesh} is {needed} devices, JAX finds {len(devices)} ({devices[0].platform}): every device "
-            "has "
-            "its place in the mesh. Change mesh, or run where so many devices are."
+            "has its place in the mesh. Change mesh, or run where so many devices are."
         )
     for device in devices:
         total = float(jnp.sum(jax.device_put(np.arange(1024, dtype=np.float32), device)))
@@ -79,9 +78,8 @@ def decoder_here(config: TrainConfig, tokenizer: TextTokenizer, base_dir: Path |
     if replace(base, compute=compute, max_seq_len=cfg.max_seq_len) != cfg:
         raise ConfigError(
             f"{base_dir} is {base.family} with {base.num_layers} layers of width {base.embed_dim}, "
-            f"model={config.model} has "
-            f"{cfg.num_layers} of {cfg.embed_dim}: weights have a place only in their own shape. Set model to what the "
-            "base is, or choose another base."
+            f"model={config.model} has {cfg.num_layers} of {cfg.embed_dim}: weights have a place only in their own "
+            "shape. Set model to what the base is, or choose another base."
         )
     theirs, ours = base_dir / "tokenizer.json", tokenizer.path / "tokenizer.json"
     if theirs.is_file() and theirs.read_bytes() != ours.read_bytes():
@@ -92,7 +90,6 @@ def decoder_here(config: TrainConfig, tokenizer: TextTokenizer, base_dir: Path |
     if tokenizer.vocab_size > cfg.vocab_size:
         raise ConfigError(
             f"the tokenizer has {tokenizer.vocab_size:,} ids, the base's table {cfg.vocab_size:,} rows: some ids "
-            "would have "
-            "no row. Use the base's own tokenizer."
+            "would have no row. Use the base's own tokenizer."
         )
     return cfg

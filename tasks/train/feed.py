@@ -193,8 +193,7 @@ class ChatStream:
             if tries > 8:
                 raise DataFault(
                     f"{tries * WINDOW:,} conversations in a row hold no answer within seq_len={self._cfg.seq_len}: "
-                    "there is "
-                    "nothing to learn. Use a longer seq_len or shorter prompts."
+                    "there is nothing to learn. Use a longer seq_len or shorter prompts."
                 )
         row = chat_row([self._pieces[i] for i in self._bins[self._at]], self._cfg.seq_len, self._tokenizer.pad_id)
         self._at += 1
@@ -252,8 +251,7 @@ class Batches(IterDataset[Row]):
         if cfg.rows % cfg.streams:
             raise ConfigError(
                 f"streams={cfg.streams} does not divide the {cfg.rows} rows of a batch: each stream gives as many "
-                "rows to "
-                "every batch. Use a divisor."
+                "rows to every batch. Use a divisor."
             )
         self._sources, self._tokenizer, self._cfg = tuple(sources), tokenizer, cfg
 

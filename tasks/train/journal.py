@@ -27,8 +27,8 @@ class Journal:
         if [line["step"] for line in kept] != list(range(1, step + 1)):
             raise DataFault(
                 f"{self._metrics} has {len(kept)} of the {step} lines up to step {step}: the history of a run is part "
-                "of its "
-                "result. The file was changed or its disk lost data; remove the run directory and train again."
+                "of its result. The file was changed or its disk lost data; remove the run directory and train "
+                "again."
             )
         write_whole(self._metrics, "".join(_text(line) for line in kept))
         self._file = self._metrics.open("a")

@@ -190,17 +190,15 @@ def _fault(spec: RunSpec, code: int) -> NestlingError:
     tail = "\n".join(f"  | {line}" for line in _tail(spec.log))
     return TrainerError(
         f"{_said(spec, code)}\n{tail}\nThis is a fault in the program, so it is not tried again. What was trained is "
-        "kept in "
-        f"{spec.run_dir}; please report the lines above."
+        f"kept in {spec.run_dir}; please report the lines above."
     )
 
 
 def _spent(spec: RunSpec, code: int, budget: int) -> NestlingError:
     text = (
         f"{_said(spec, code)} That was number {budget + 1} in a row without a new checkpoint, {budget} are tried "
-        "again. "
-        f"Steps up to {_reached(spec)} are kept in {spec.run_dir}, the same command resumes. Look at {spec.log}; raise "
-        "preempt_budget or fault_budget, or save more often (save_every_steps)."
+        f"again. Steps up to {_reached(spec)} are kept in {spec.run_dir}, the same command resumes. Look at "
+        f"{spec.log}; raise preempt_budget or fault_budget, or save more often (save_every_steps)."
     )
     return Preempted(text) if code == PREEMPTED else HostFault(text)
 

@@ -90,15 +90,14 @@ class RunSpec(BaseModel):
         if mixture["kind"] != wanted:
             raise ConfigError(
                 f"kind={self.config.kind!r} reads {wanted} records, {self.data_dir} holds {mixture['kind']}: "
-                "documents have no "
-                "answers to learn, and conversations are not learnt whole. Give the other mixture or the other kind."
+                "documents have no answers to learn, and conversations are not learnt whole. Give the other mixture "
+                "or the other kind."
             )
         if mixture["tokenizer_digest"] != self.identity.tokenizer:
             raise ConfigError(
                 f"the records were counted with tokenizer {mixture['tokenizer_digest'][:12]}, the run has "
                 f"{self.identity.tokenizer[:12]}: budgets and lengths would be wrong. Pack again with this tokenizer, "
-                "or "
-                "train with the other."
+                "or train with the other."
             )
         return mixture
 

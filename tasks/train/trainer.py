@@ -183,8 +183,7 @@ class _Trainer:
             raise HostFault(
                 f"a checkpoint could not be written: {what[-300:]}. {free_space(self._spec.run_dir)} Steps up to "
                 f"{self._journal.newest_save()} are safe, later ones would be done again. Free space or mend the "
-                "storage of "
-                f"{self._spec.checkpoints}; the same command resumes."
+                f"storage of {self._spec.checkpoints}; the same command resumes."
             ) from error
 
     def _fresh(self) -> TrainState:
@@ -214,8 +213,7 @@ class _Trainer:
             if differences := saved.differences(self._spec.identity):
                 raise ConfigError(
                     f"{self._spec.run_dir} holds a run of something else ({'; '.join(differences[:5])}): going on "
-                    "would mix "
-                    "two runs. Use another run directory, or the config and data of the checkpoint."
+                    "would mix two runs. Use another run directory, or the config and data of the checkpoint."
                 )
             self._journal.forget_saves(after=step)
             if step > newest:  # whole, but its process was killed before it could say so
@@ -231,10 +229,8 @@ class _Trainer:
         if step < newest and not self._config.allow_rollback:
             raise DataFault(
                 f"the newest checkpoint is of step {step}, but step {newest} was saved and confirmed: its checkpoint "
-                "is gone, "
-                f"and {newest - step} steps would be done again in silence. Restore "
-                f"{self._spec.checkpoints}/{newest}, or set "
-                "allow_rollback to accept the loss."
+                f"is gone, and {newest - step} steps would be done again in silence. Restore "
+                f"{self._spec.checkpoints}/{newest}, or set allow_rollback to accept the loss."
             )
 
     def _not_finite(self, done: _Pending, numbers: dict[str, float]) -> DataFault:
@@ -246,9 +242,9 @@ class _Trainer:
         (self._spec.dump / "step.json").write_text(json.dumps(facts, indent=1) + "\n")
         return DataFault(
             f"step {done.step}: loss is {numbers['loss']}, gradient norm {numbers['grad_norm']}. Nothing after it "
-            "could be "
-            f"finite, so the run stops and saves nothing; the batch is in {self._spec.dump}, the steps before it in "
-            f"{self._spec.checkpoints}. Lower peak_lr, lengthen the warm-up, or look at the documents of that batch."
+            f"could be finite, so the run stops and saves nothing; the batch is in {self._spec.dump}, the steps "
+            f"before it in {self._spec.checkpoints}. Lower peak_lr, lengthen the warm-up, or look at the documents of "
+            "that batch."
         )
 
     def _loss(self) -> Loss:
@@ -281,10 +277,8 @@ def _only_one(run_dir: Path) -> Iterator[None]:
                     file.seek(0)
                     raise HostFault(
                         f"{run_dir} is held by another trainer (process {file.read().strip() or 'unknown'}) for more "
-                        "than "
-                        f"{LOCK_WAIT_S:.0f} s: two would write the same checkpoints. Stop that process; this command "
-                        "then "
-                        "resumes its run."
+                        f"than {LOCK_WAIT_S:.0f} s: two would write the same checkpoints. Stop that process; this "
+                        "command then resumes its run."
                     ) from None
                 time.sleep(0.2)
         file.truncate(0)
