@@ -42,11 +42,11 @@ def test_done_is_done(spec):
 @pytest.mark.parametrize(
     ("ends", "expected"),
     [
-        pytest.param("75 75 0", 3, id="pre-empted within its budget"),
+        pytest.param("75 75 0", 3, id="preempted within its budget"),
         pytest.param("76 0", 2, id="host fault within its budget"),
         pytest.param("9 0", 2, id="killed counts as a host fault"),
         pytest.param("75 76 75 0", 4, id="each kind has its own budget"),
-        pytest.param("75 75 75 0", Preempted, id="pre-empted too often"),
+        pytest.param("75 75 75 0", Preempted, id="preempted too often"),
         pytest.param("76 76 0", HostFault, id="host fault too often"),
         pytest.param("76 9 0", HostFault, id="kill and fault share a budget"),
         pytest.param("77 0", DataFault, id="data is not tried again"),
