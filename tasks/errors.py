@@ -7,19 +7,19 @@ class NestlingError(Exception):
     exit_code = 1
 
 
-class Preempted(NestlingError):
+class Preempted(NestlingError):  # noqa: N818 - named by what happened, as in design 4
     """The machine was taken away after a save; the same command resumes."""
 
     exit_code = 75
 
 
-class HostFault(NestlingError):
+class HostFault(NestlingError):  # noqa: N818 - named by what happened, as in design 4
     """A host, device, disk or network failed; the same command may pass elsewhere or later."""
 
     exit_code = 76
 
 
-class DataFault(NestlingError):
+class DataFault(NestlingError):  # noqa: N818 - named by what happened, as in design 4
     """The data is not what was declared; running again gives the same."""
 
     exit_code = 77
