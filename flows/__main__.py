@@ -247,8 +247,9 @@ def _chat(args: argparse.Namespace) -> int:
 def _validation_text(error: ValidationError) -> str:
     lines = [f"error: {error.error_count()} wrong value(s) for {error.title}:"]
     for item in error.errors(include_url=False):
-        where = ".".join(str(part) for part in item["loc"]) or "(the whole config)"
-        lines.append(f"  {where} = {item.get('input')!r}: {item['msg']}")
+        where = ".".join(str(part) for part in item["loc"])
+        seen = f"{where} = {item.get('input')!r}: " if where else ""  # a rule across fields names them itself
+        lines.append(f"  {seen}{item['msg']}")
     lines.append(
         "Nothing was read or written. Correct the --set values (or the row of flows/presets.py) and run again."
     )

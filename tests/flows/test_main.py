@@ -28,7 +28,7 @@ def call(capsys, *argv: str) -> tuple[int, str, str]:
         pytest.param(("cpt", "tiny", "--set", "peak_lr=fast"), ("peak_lr = 'fast'", "number"), id="wrong type"),
         pytest.param(("cpt", "tiny", "--set", "peak_lr"), ("needs KEY=VALUE",), id="no value"),
         pytest.param(
-            ("cpt", "tiny", "--set", "seq_len=500"), ("batch_tokens=8,192", "multiple"), id="cross-field rule"
+            ("cpt", "tiny", "--set", "seq_len=500"), ("batch_tokens=4,096", "multiple"), id="cross-field rule"
         ),
         pytest.param(("cpt", "27b"), ("needs tpu v6e-256", "`tiny`"), id="no accelerator"),
         pytest.param(("cpt", "tiny", "--set", "data=pack/tiny:nothing"), ("no output 'nothing'",), id="no such output"),
