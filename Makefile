@@ -12,7 +12,7 @@ export NESTLING_ACCEPT_GEMMA_TERMS ?=
 HOST ?= 127.0.0.1
 PORT ?= 4200
 
-.PHONY: help install vllm check format test test-slow demo ui ui-down bench docs clean
+.PHONY: help install vllm check format test test-slow demo ui ui-down bench clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -63,6 +63,9 @@ ui: install ## the Prefect UI with every deployment, a worker and the automation
 
 ui-down: install ## stop a `make ui` that runs elsewhere
 	@$(BIN)/python -m flows.server down
+
+bench: install ## ours against the peers; each prints one JSON line last
+	@for name in artifact clean; do $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
 clean: ## remove caches of tools (never artifacts)
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
