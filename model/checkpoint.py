@@ -46,7 +46,7 @@ class Checkpoints:
 
     def save(self, step: int, state: TrainState, extra: dict[str, Any]) -> None:
         """Write state and `extra` (anything JSON can hold) as one checkpoint; the state may be donated at once."""
-        record = {"digest": _digests(state), "extra": extra}
+        record = {"arrays": _shapes(state), "digest": _digests(state), "extra": extra}
         args = ocp.args.Composite(state=ocp.args.StandardSave(_as_dict(state)), record=ocp.args.JsonSave(record))
         self._manager.save(step, args=args, force=True)
 
@@ -58,7 +58,8 @@ class Checkpoints:
     def restore(self, like: TrainState, step: int | None = None) -> Restored:
         """The checkpoint of `step` (the newest if None) on the devices that `like` names (see loop.abstract_state).
 
-        Every array is compared with its digest: a damaged checkpoint raises CheckpointError and is never used.
+        Every array is compared with its digest: a damaged checkpoint, or one of another model or optimizer, raises
+        CheckpointError and is never used.
         """
         steps = self.steps()
         if step is None and steps:
@@ -69,14 +70,22 @@ class Checkpoints:
                 "from a finished checkpoint. Name one of those steps, or start the run afresh."
             )
         try:
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(_as_dict(like)), record=ocp.args.JsonRestore())
-            loaded = self._manager.restore(step, args=args)
-            record, state = loaded["record"], _as_state(like, loaded["state"])
+            record = self._manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
+            if others := _differences(record["arrays"], _shapes(like)):
+                raise CheckpointError(
+                    f"Checkpoint {self.directory}/{step} holds another model or optimizer: {_some(others)} differ in "
+                    "name, shape or type, and an array is never padded or cut to fit. "
+                    "Resume with the config that wrote it, or start the run afresh in another directory."
+                )
+            args = ocp.args.Composite(state=ocp.args.StandardRestore(_as_dict(like)))
+            state = _as_state(like, self._manager.restore(step, args=args)["state"])
             wrong = _differences(record["digest"], _digests(state))
+        except CheckpointError:
+            raise
         except Exception as error:  # whatever a damaged file makes the reader say
-            raise self._damaged(step, steps, f"{type(error).__name__}: {str(error)[:300]}") from error
+            raise self._damaged(step, steps, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
         if wrong:
-            raise self._damaged(step, steps, f"digest differs for {', '.join(wrong[:5])} ({len(wrong)} arrays)")
+            raise self._damaged(step, steps, f"the digest of {_some(wrong)} is not what was saved")
         logger.info("restored step %d from %s", step, self.directory)
         return Restored(step, state, record["extra"])
 
@@ -108,10 +117,10 @@ def _listed(steps: list[int]) -> str:
 
 def _as_dict(state: TrainState) -> dict[str, Any]:
     """Names of arrays in storage: our own, so that a new optax or flax does not rename them."""
-    return {"step": state.step, "params": state.params, "opt_state": dict(enumerate_leaves(state.opt_state))}
+    return {"step": state.step, "params": state.params, "opt_state": dict(_leaves(state.opt_state))}
 
 
-def enumerate_leaves(tree: Any) -> list[tuple[str, Any]]:
+def _leaves(tree: Any) -> list[tuple[str, Any]]:
     """Each leaf under a readable, unique name."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return [(jax.tree_util.keystr(path, simple=True, separator="."), leaf) for path, leaf in leaves]
@@ -119,13 +128,13 @@ def enumerate_leaves(tree: Any) -> list[tuple[str, Any]]:
 
 def _as_state(like: TrainState, loaded: dict[str, Any]) -> TrainState:
     structure = jax.tree.structure(like.opt_state)
-    names = [name for name, _ in enumerate_leaves(like.opt_state)]
+    names = [name for name, _ in _leaves(like.opt_state)]
     opt_state = jax.tree.unflatten(structure, [loaded["opt_state"][name] for name in names])
     return TrainState(loaded["step"], loaded["params"], opt_state)
 
 
 def _digests(state: TrainState) -> dict[str, str]:
-    sums = jax.device_get(_digest_arrays(dict(enumerate_leaves(_as_dict(state)))))
+    sums = jax.device_get(_digest_arrays(dict(_leaves(_as_dict(state)))))
     return {name: "".join(f"{int(part):08x}" for part in parts) for name, parts in sums.items()}
 
 
@@ -149,5 +158,13 @@ def _digest(x: jax.Array, seed: int) -> jax.Array:
     return jnp.sum(mixed ^ (mixed >> 16), dtype=jnp.uint32)
 
 
-def _differences(saved: dict[str, str], found: dict[str, str]) -> list[str]:
+def _shapes(state: TrainState) -> dict[str, list[Any]]:
+    return {name: [list(x.shape), str(x.dtype)] for name, x in _leaves(_as_dict(state))}
+
+
+def _some(names: list[str], limit: int = 4) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _differences(saved: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return sorted(name for name in saved.keys() | found.keys() if saved.get(name) != found.get(name))

@@ -1,5 +1,6 @@
 """Saved and restored bit for bit, and never from a damaged checkpoint."""
 
+import gc
 import json
 from pathlib import Path
 
@@ -114,6 +115,7 @@ def break_the_record(directory: Path) -> None:
     (directory / "record" / "metadata").write_text("{")
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, remove, change_the_record, break_the_record])
 def test_a_damaged_checkpoint_is_refused_and_the_others_named(three, like, damage):
     damage(three / "3")
@@ -123,9 +125,11 @@ def test_a_damaged_checkpoint_is_refused_and_the_others_named(three, like, damag
         ):
             checkpoints.restore(like)
         assert checkpoints.restore(like, 2).step == 2
+    gc.collect()  # Orbax forgets its other reads when one fails; Python complains of them here and now
 
 
-def test_a_checkpoint_of_another_shape_is_refused(three):
-    other = abstract_state(small_config(num_layers=3), OPTIMIZER)
-    with Checkpoints(three) as checkpoints, pytest.raises(CheckpointError, match="/3 cannot be used"):
+@pytest.mark.parametrize("changes", [{"num_layers": 3}, {"vocab_size": 161}])
+def test_a_checkpoint_of_another_shape_is_refused(three, changes):
+    other = abstract_state(small_config(**({"num_layers": 2} | changes)), OPTIMIZER)
+    with Checkpoints(three) as checkpoints, pytest.raises(CheckpointError, match="/3 holds another model or optimizer"):
         checkpoints.restore(other)

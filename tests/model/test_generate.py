@@ -13,7 +13,7 @@ from tests.model.random_decoders import random_model, small_config
 
 @pytest.fixture(scope="module")
 def model():
-    return random_model(small_config())
+    return random_model(small_config(num_layers=2))
 
 
 @pytest.fixture(scope="module")
