@@ -20,7 +20,6 @@ from tests.model.random_decoders import random_model, small_config
 MESHES = {
     "one": None,
     "fsdp=8": MeshConfig(fsdp=8),
-    "data=8": MeshConfig(data=8),
     "data=2 fsdp=2 tensor=2": MeshConfig(data=2, fsdp=2, tensor=2),
 }
 

@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def eight(tmp_path_factory):
     out = tmp_path_factory.mktemp("eight")
-    flags = "--xla_force_host_platform_device_count=8"
+    # Without optimisation: eight programs in one are slow to compile, and this is about where the numbers lie.
+    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error", str(ROOT / "tests/model/eight_devices.py"), str(out)]
     run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=500)
@@ -29,7 +30,7 @@ def eight(tmp_path_factory):
     return json.loads(run.stdout.splitlines()[-1]) | {"out": out}
 
 
-@pytest.mark.parametrize("mesh", ["fsdp=8", "data=8", "data=2 fsdp=2 tensor=2"])
+@pytest.mark.parametrize("mesh", ["fsdp=8", "data=2 fsdp=2 tensor=2"])
 def test_every_mesh_has_the_loss_curve_of_one_device(eight, mesh):
     """Sums are made in another order, so float32 rounding is all that may differ."""
     np.testing.assert_allclose(eight["losses"][mesh], eight["losses"]["one"], rtol=2e-5)
@@ -40,7 +41,6 @@ def test_weights_and_moments_are_cut_as_the_mesh_says(eight):
     assert eight["shards"] == {
         "one": [1, 1],
         "fsdp=8": [1 / 8, 1 / 8],
-        "data=8": [1, 1],
         "data=2 fsdp=2 tensor=2": [1 / 4, 1 / 4],
     }
 
