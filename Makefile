@@ -23,8 +23,7 @@ install: .venv/.done ## base and development environment (.venv)
 	@test -x $(BIN)/python || $(PY) -m venv .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -m1 '^uv==' requirements/dev.txt | cut -d' ' -f1)"
 	@UV_LINK_MODE=copy $(BIN)/uv pip sync -q --python $(BIN)/python requirements/dev.txt
-	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps --no-build-isolation -e . 2>/dev/null || \
-		$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
+	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
 	@touch $@
 
 vllm: .venv-vllm/.done ## the environment that serves models (.venv-vllm); never shared with .venv
