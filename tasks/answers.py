@@ -140,15 +140,17 @@ class _Session:
 
     async def _run(self, requests: Iterator[Request], bar: Bar) -> None:
         self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
+        outcome: BaseException | None = None
         try:
             await self._pump(requests, bar)
-            self._replies.put(None)
         except asyncio.CancelledError:
-            self._replies.put(None)
+            pass  # the caller has gone
         except BaseException as error:
-            self._replies.put(_first(error))
-        finally:
+            outcome = _first(error)
+        try:
             await self._generator.close()
+        finally:
+            self._replies.put(outcome)
 
     async def _pump(self, requests: Iterator[Request], bar: Bar) -> None:
         """Keep at most `window` requests open, and hand replies over in order."""

@@ -121,8 +121,9 @@ def request_body(request: Request, served_name: str) -> tuple[str, dict[str, Any
         "max_tokens": sampling.max_tokens,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "seed": sampling.seed,
     }
+    if sampling.temperature > 0:
+        body["seed"] = sampling.seed
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     if sampling.repetition_penalty != 1.0:

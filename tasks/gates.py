@@ -10,6 +10,9 @@ from tasks.errors import DataFault
 
 RUN_CHARS = 10  # repetition is looked for in runs of this many characters (recipes.md 5.7)
 REPEATED_LINES = 5
+REPEATED_RUNS = 3
+MIN_SENTENCE_CHARS = 12  # shorter ones may come again
+SENTENCE_BREAK = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 KANA = re.compile("[\u3041-\u309f\u30a0-\u30ff]")
 JAPANESE = re.compile("[\u3041-\u309f\u30a0-\u30ff\u4e00-\u9fff々〆〇]")
 LETTER = re.compile(r"[^\W\d_]")
@@ -30,6 +33,11 @@ IDENTITIES = re.compile(
     r"|i(?:'m| am) an? (?:ai|language model|chatbot|virtual)"
     "|AIアシスタントです|私はAI"
 )
+PERSONAS = re.compile(
+    r"(?i)\bmy (?:name is|wife|husband|kids|children|mom|mother|dad|father|boss)\b"
+    r"|\bi (?:live in|was born|grew up|work (?:at|for))\b"
+    "|^私[はもの]|僕[はもの]|私の(?:家|妻|夫|父|母|名前)"
+)
 TEMPLATE_TOKENS = re.compile(
     r"<\|?(?:im_start|im_end|endoftext|start_of_turn|end_of_turn|bos|eos|pad|unk)\|?>|\[/?INST\]"
 )
@@ -48,6 +56,11 @@ def identity_leak(text: str) -> str | None:
     return "identity_leak" if IDENTITIES.search(text) else None
 
 
+def persona(text: str) -> str | None:
+    """An answer that claims a life of its own."""
+    return "persona" if PERSONAS.search(text) else None
+
+
 def leftovers(text: str) -> str | None:
     """Chat template tokens or placeholders that were meant to be filled in."""
     return "leftovers" if TEMPLATE_TOKENS.search(text) or PLACEHOLDERS.search(text) else None
@@ -59,13 +72,22 @@ def length(text: str, least: int, most: int) -> str | None:
 
 
 def repetition(text: str, most: float) -> str | None:
-    """A loop: one run of 10 characters covers more than `most` of the text, or a line comes five times."""
+    """A loop: one run of 10 characters, or four words in a row that come again and again, cover more than `most` of the
+    text; sentences come again; or a line comes five times."""
     lines = Counter(line.strip() for line in text.splitlines() if line.strip())
     if lines and max(lines.values()) >= REPEATED_LINES:
         return "repetition"
+    sentences = [part.strip().lower() for part in SENTENCE_BREAK.split(text) if len(part.strip()) >= MIN_SENTENCE_CHARS]
+    if len(sentences) - len(set(sentences)) > most / 2 * len(sentences):
+        return "repetition"
+    words = text.lower().split()
+    phrases = Counter(zip(words, words[1:], words[2:], words[3:], strict=False))
     runs = Counter(text[i : i + RUN_CHARS] for i in range(len(text) - RUN_CHARS + 1))
-    worst = max(runs.values(), default=0)
-    return "repetition" if worst > 2 and worst * RUN_CHARS > most * len(text) else None
+    for found, size, whole in ((phrases, 4, len(words)), (runs, RUN_CHARS, len(text))):
+        worst = max(found.values(), default=0)
+        if worst >= REPEATED_RUNS and worst * size > most * whole:
+            return "repetition"
+    return None
 
 
 def wrong_language(text: str, language: str) -> str | None:

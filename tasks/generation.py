@@ -213,7 +213,9 @@ class VllmServer:
             *("--model", str(self._model_dir), "--served-model-name", SERVED_NAME),
             *("--host", "127.0.0.1", "--port", str(self._port), "--dtype", self._serving.dtype),
             *("--max-model-len", str(self._serving.max_seq_len), "--max-num-seqs", str(self._serving.max_sequences)),
-            *("--enforce-eager", "--uvicorn-log-level", "warning"),  # compiling takes minutes, a small stage does not
+            "--enforce-eager",  # compiling takes minutes, a small stage does not
+            "--no-enable-chunked-prefill",  # vLLM 0.32 on a CPU dies when the prompt of a seeded request is split
+            *("--uvicorn-log-level", "warning"),
             *self._serving.arguments,
         ]
         with self._log.open("ab") as out:

@@ -16,6 +16,9 @@ class InstructGates(StageConfig):
     max_repeated: float = Field(
         default=0.2, ge=0, le=1, description="Share of the text that one repeated run of 10 characters may cover."
     )
+    allow_code_and_maths: bool = Field(
+        default=True, description="Keep prompts about code or calculation; the smallest teachers get both wrong."
+    )
     max_similarity: float = Field(
         default=0.7, gt=0, le=1, description="Jaccard similarity of character 5-grams above which prompts are the same."
     )
@@ -31,6 +34,9 @@ class InstructConfig(StageConfig):
     max_answer_tokens: int = Field(default=160, gt=0, description="Tokens of one answer, at most.")
     temperature: float = Field(default=1.0, gt=0, le=2, description="Of prompts; answers are greedy.")
     top_p: float = Field(default=1.0, gt=0, le=1, description="Of prompts: share of the probability to draw from.")
+    brief_answers: bool = Field(
+        default=False, description="Ask for one or two sentences, with examples: for small teachers, which ramble."
+    )
     held_out_fraction: float = Field(default=0.1, gt=0, lt=1, description="Share of conversations kept for evaluation.")
     seed: int = Field(default=0, description="Which prompts are drawn.")
     unit_requests: int = Field(default=50, gt=0, description="Prompts in one unit of work and one output shard.")

@@ -103,6 +103,8 @@ def prompt_gate(text: str, finish: str, config: InstructConfig) -> str | None:
         or (
             "prompt_unfinished" if text.endswith((":", "：", ",", "、")) else None
         )  # recipes.md 5.6: not ending with ":"
+        or ("prompt_by_assistant" if _OFFERS.search(text) else None)
+        or ("prompt_code_or_maths" if not g.allow_code_and_maths and _CODE_OR_MATHS.search(text) else None)
         or ("prompt_not_asking" if not _asks(text, config.language) else None)
         or _named("prompt", gates.repetition(text, g.max_repeated))
         or _named("prompt", gates.wrong_language(text, config.language))
@@ -117,6 +119,7 @@ def answer_gate(prompt: str, answer: Answer, config: InstructConfig) -> str | No
         or _named("answer", gates.length(text, g.min_answer_chars, g.max_answer_chars))
         or _named("answer", gates.leftovers(text))
         or _named("answer", gates.identity_leak(text))
+        or _named("answer", gates.persona(text))
         or _named("answer", gates.refusal(text))
         or _named("answer", gates.repetition(text, g.max_repeated))
         or ("answer_echo" if _echoes(prompt, text) else None)
@@ -124,11 +127,19 @@ def answer_gate(prompt: str, answer: Answer, config: InstructConfig) -> str | No
     )
 
 
+_OFFERS = re.compile(
+    r"(?i)\b(?:what|how) can i (?:do for|help|assist) you|\bi(?:'m| am) (?:here|happy|glad) to (?:help|assist)"
+)
+_CODE_OR_MATHS = re.compile(
+    r"(?i)```|\b(?:python|java|javascript|ruby|sql|c\+\+|bash|code|function|algorithm|regex|dataframe|calculate|equation"
+    r"|solve|sum of|average of|integers?|derivative|integral|probability|formula|theorem)\b|関数|方程式|計算し|プログラム"
+    r"|\d+ ?[+*×÷/=] ?\d+"
+)
 _ASKING = {
     "en": re.compile(
         r"(?i)\?|^(?:please|write|give|list|explain|describe|tell|suggest|create|make|find|compare|help|show|provide"
-        r"|summari[sz]e|translate|discuss|i(?:'m| am| want| need| would| have|'d| was)|can|could|what|how|why|when|where"
-        r"|which|who|is|are|do|does)\b"
+        r"|summari[sz]e|translate|discuss|i(?:'m| am| want| need| would| have|'d| was)|can|could|what|how|why|when"
+        r"|where|which|who|is|are|do|does)\b"
     ),
     "ja": re.compile("[?？]|(?:か|ください|たい|てほしい|教えて|ですか|ますか)[。.]?$"),
 }
@@ -159,7 +170,7 @@ def _draw(model: str, prefix: str, stop: tuple[str, ...], config: InstructConfig
 
 
 def _ask(model: str, prompt: str, chat: bool, config: InstructConfig) -> Request:
-    kind, full, stop = answer_prompt(prompt, chat, config.language)
+    kind, full, stop = answer_prompt(prompt, chat, config.language, config.brief_answers)
     return Request(model, kind, full, Sampling(max_tokens=config.max_answer_tokens, stop=stop))
 
 

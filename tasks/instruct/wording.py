@@ -51,6 +51,10 @@ FEW_SHOT = {
         "User: ",
     ),
 }
+BRIEFLY = {
+    "en": "You answer questions in one or two short sentences.",
+    "ja": "質問に一文か二文で短く答えてください。",
+}
 ANSWER_FEW_SHOT = {
     "ja": (
         (
@@ -67,7 +71,12 @@ ANSWER_FEW_SHOT = {
                 "What is the highest mountain in Japan?",
                 "The highest mountain in Japan is Mount Fuji, 3,776 metres high.",
             ),
-            ("Why is the sky blue?", "Because the air scatters blue light more than red light."),
+            ("Why is the sky blue?", "The sky is blue because the air scatters blue light more than red light."),
+            (
+                "How can I get up early?",
+                "Go to bed earlier and get up at the same time every day. It also helps to put the alarm clock away "
+                "from your bed.",
+            ),
         ),
         "Question: ",
         "Answer: ",
@@ -99,10 +108,15 @@ def elicitation(model_dir: Path, chat: bool, language: str) -> Elicitation:
     )
 
 
-def answer_prompt(prompt: str, chat: bool, language: str) -> tuple[Kind, Prompt, tuple[str, ...]]:
-    """Kind, prompt and stop strings of the request for an answer."""
+def answer_prompt(prompt: str, chat: bool, language: str, brief: bool) -> tuple[Kind, Prompt, tuple[str, ...]]:
+    """Kind, prompt and stop strings of the request for an answer; the examples are never part of the conversation."""
     if chat:
-        return "chat", (("user", prompt),), ()
+        turns: list[tuple[str, str]] = []
+        if brief:
+            turns.append(("system", BRIEFLY[language]))
+            for asked, said in ANSWER_FEW_SHOT[language][0]:
+                turns += [("user", asked), ("assistant", said)]
+        return "chat", (*turns, ("user", prompt)), ()
     examples, question, answer = ANSWER_FEW_SHOT[language]
     shown = "".join(f"{question}{asked}\n{answer}{said}\n\n" for asked, said in examples)
     return "completion", f"{shown}{question}{prompt}\n{answer.rstrip()}", ("\n\n", f"\n{question.rstrip()}")

@@ -19,7 +19,7 @@ from tasks.requests import DeadLetter, Request, model_identity
 from tasks.shards import read_documents
 from tasks.synth.config import SynthConfig
 from tasks.synth.recipes import RECIPES
-from tasks.synth.recipes.recipe import CountTokens, Recipe, NotKept
+from tasks.synth.recipes.recipe import CountTokens, NotKept, Recipe
 
 INPUT = "train/"
 

@@ -18,9 +18,9 @@ _JAPANESE_WORD = re.compile("[\u4e00-\u9fff々〆]+|[\u30a0-\u30ff]{2,}|[A-Za-z0
 _ENDINGS = ("ing", "ies", "ed", "es", "s", "e", "y")
 _STOP_WORDS = (
     "a an the and or but if of in on at to for from by with as is are was were be been being it its this that these "
-    "those which who whom what when where why how does do did can could will would may might must should not no you your "
-    "they their he she his her we our i my me them there then than so such also into about over under between any all "
-    "each has have had one two"
+    "those which who whom what when where why how does do did can could will would may might must should not no you "
+    "your they their he she his her we our i my me them there then than so such also into about over under between any "
+    "all each has have had one two"
 )
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 

@@ -131,7 +131,7 @@ def as_text(passage: str, question: str, reply: str, language: str) -> str:
 
 def judge_question(question: str, config: SynthConfig) -> str | None:
     """What every question must be."""
-    if not question.endswith(("?", "？", "か。")):
+    if not question.endswith(("?", "？", "ですか。", "ますか。", "ませんか。")):
         return "no_question"
     return gates.length(question, MIN_QUESTION_CHARS[config.language], MAX_QUESTION_CHARS)
 

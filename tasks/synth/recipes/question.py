@@ -7,6 +7,7 @@ need to find out only whether the question asks for it. The pair is appended to 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 from tasks import gates
 from tasks.requests import Answer, Sampling
@@ -18,6 +19,7 @@ from tasks.synth.recipes.recipe import Ask, CountTokens, NotKept, Recipe
 QUESTION_TOKENS = 48
 SENTENCE_CHARS = {"en": (50, 220), "ja": (20, 120)}
 MIN_SENTENCE_WORDS = {"en": 6, "ja": 4}
+MIN_MIRRORED = 0.7  # share of a Japanese question, after its asking word, that is one run of the sentence
 MIN_NEW_WORDS = {"en": 3, "ja": 1}  # that the sentence says and the question does not
 
 
@@ -61,27 +63,38 @@ WORDING = {
         sentence="文",
         question="質問",
         examples=(
-            ("光合成は、緑色の色素を含む葉緑体で行われます。", "光合成はどこで行われますか。"),
+            ("光合成は、緑色の色素を含む葉緑体で行われます。", "光合成は、どこで行われますか。"),
             ("初期設定では、文書のすべてのページが印刷されます。", "初期設定では、どのページが印刷されますか。"),
-            ("更新は取り消せないので、先にバックアップを取ります。", "なぜ先にバックアップを取りますか。"),
-            ("ステータスバーには、文書の単語数が表示されます。", "ステータスバーには何が表示されますか。"),
-            ("メールサーバーは、メッセージを受け取り、宛先に届けるプログラムです。", "メールサーバーとは何ですか。"),
+            ("ステータスバーには、文書の単語数が表示されます。", "ステータスバーには、何が表示されますか。"),
+            ("このコマンドは、ファイルの一覧を日付の順に並べます。", "このコマンドは、何を日付の順に並べますか。"),
+            ("変更した設定は、文書と一緒にファイルに保存されます。", "変更した設定は、何に保存されますか。"),
+            (
+                "「元に戻す」ボタンでは、直前に行った操作を取り消せます。",
+                "「元に戻す」ボタンでは、何を取り消せますか。",
+            ),
         ),
     ),
 }
-# English sentences that can stand alone: they begin with their subject, not with a verb or with a word that points back.
+# English sentences that stand alone begin with their subject, not with a verb or a word that points back.
 _STARTS = re.compile(
     r"(?:The|A|An|Each|Every|Most|Some|All|By default,|When|Both|Only) "
-    r"|[A-Z][\w-]+ (?:[\w-]+ )?(?:is|are|has|have|can|cannot|must|should|will|may|allows?|provides?|includes?|uses?|contains?)\b"
+    r"|[A-Z][\w-]+ (?:[\w-]+ )?"
+    r"(?:is|are|has|have|can|cannot|must|should|will|may|allows?|provides?|includes?|uses?|contains?)\b"
 )
 _POINTS_BACK = re.compile(
-    r"(?:this|these|those|that|it|its|they|he|she|you|your|here|there|then|thus|however|also|if|see|note|for example|in this"
-    r"|the (?:following|above|previous|latter|former|same))\b",
+    r"(?:this|these|those|that|it|its|they|he|she|you|your|here|there|then|thus|however|also|if|see|note|for example"
+    r"|in this|the (?:following|above|previous|latter|former|same))\b",
     re.IGNORECASE,
 )
 _NOT_ALONE = re.compile(
     r"[:：\[\]{}<>|=]|\b(?:Figure|Table|Section|Chapter) \d|\b(?:above|below|following|previous)\b|図|表\d"
 )
+_JAPANESE_POINTS_BACK = re.compile(
+    "こ[のれうち]|そ[のれうこ]|あ[のれ]|しかし|また|ただし|なお|つまり|例えば|たとえば|次の|以下|上記|詳細|[\\d(（]"
+)
+_JAPANESE_TOPIC = re.compile("(?P<topic>[^、。はがをで]{2,24}(?:には|では|とは|は)、?)(?!ない|なく)")
+_JAPANESE_ASKING = re.compile("何|なに|どこ|どのような|どの|どれ|どう|どんな|いつ|なぜ|誰|いくつ|どちら")
+_JAPANESE_NEGATION = re.compile("ません|ない|なく|ずに")
 _HEADLESS = re.compile(r"[A-Z]\w+ (?:the|a|an|your|this|all|any|whether|if|in|how|which)\b")
 _VERB = re.compile(
     r"\b(?P<be>(?:is|are|was|were|(?:can|may|must|should|will|cannot) (?:not )?be))\b"
@@ -101,7 +114,8 @@ _CUES = {  # what a sentence must hold to answer this kind of question
 _PURPOSE = re.compile(r"\b(?:used (?:to|for)|helps?|allows?|lets?|so that|in order to)\b")
 _DEFINES = re.compile(r" (?:simply |just )?(?:an?|the|any|one) ")
 _PLAIN = ("do", "work", "function", "mean")
-_GENERIC = {stem(word) for word in "work happen function purpose mean name call many much use".split()}
+_GENERIC_WORDS = "work happen function purpose mean name call many much use"
+_GENERIC = {stem(word) for word in _GENERIC_WORDS.split()}
 
 
 def subject_sentence(passage: str, language: str) -> str | None:
@@ -118,9 +132,7 @@ def _stands_alone(text: str, language: str) -> bool:
     if len(set(content_words(text, language))) < MIN_SENTENCE_WORDS[language] or _NOT_ALONE.search(text):
         return False
     if language == "ja":
-        return text.endswith("。") and not re.match(
-            "こ[のれうち]|そ[のれうこ]|あ[のれ]|しかし|また|ただし|なお|例えば|たとえば|次の|以下|上記", text
-        )
+        return text.endswith("。") and opening(text, language) != "" and not _JAPANESE_POINTS_BACK.match(text)
     return bool(
         text.endswith(".")
         and _STARTS.match(text)
@@ -128,6 +140,12 @@ def _stands_alone(text: str, language: str) -> bool:
         and not (_HEADLESS.match(text) and not text.startswith(("When ", "All ")))
         and _VERB.search(text)
     )
+
+
+def opening(sentence: str, language: str) -> str:
+    """The words with which the question begins: in Japanese the sentence's topic, so that the question keeps to it."""
+    match = _JAPANESE_TOPIC.match(sentence) if language == "ja" else None
+    return match["topic"] if match else ""
 
 
 def ask(passage: str, config: SynthConfig, chat: bool) -> Ask:
@@ -141,10 +159,14 @@ def ask(passage: str, config: SynthConfig, chat: bool) -> Ask:
         for shown, question in word.examples:
             turns += [("user", f"{word.sentence}: {shown}"), ("assistant", f"{word.question}: {question}")]
         return Ask("chat", (*turns, ("user", f"{word.sentence}: {sentence}")), sampling)
+    begin = opening(sentence, config.language)
+    begin = f" {begin}" if begin else ""
     examples = "".join(
         f"{word.sentence}: {shown}\n{word.question}: {question}\n\n" for shown, question in word.examples
     )
-    return Ask("completion", f"{word.instruction}\n\n{examples}{word.sentence}: {sentence}\n{word.question}:", sampling)
+    return Ask(
+        "completion", f"{word.instruction}\n\n{examples}{word.sentence}: {sentence}\n{word.question}:{begin}", sampling
+    )
 
 
 def accept(passage: str, answer: Answer, config: SynthConfig) -> str:
@@ -157,6 +179,7 @@ def accept(passage: str, answer: Answer, config: SynthConfig) -> str:
     sentence = subject_sentence(passage, config.language)
     assert sentence is not None
     question = answer.text.strip().removeprefix(word.question).lstrip(" :：")
+    question = opening(sentence, config.language) + question
     reason = (
         ("unparsed" if not question or "\n" in question else None)
         or judge_question(question, config)
@@ -166,7 +189,7 @@ def accept(passage: str, answer: Answer, config: SynthConfig) -> str:
         or gates.repetition(question, config.gates.max_repeated)
         or gates.wrong_language(f"{question} {sentence}", config.language)
         or _foreign_words(question, sentence, config)
-        or (_asks_otherwise(question, sentence) if config.language == "en" else None)
+        or (_asks_otherwise(question, sentence) if config.language == "en" else _does_not_mirror(question, sentence))
     )
     if reason:
         raise NotKept(reason)
@@ -175,15 +198,18 @@ def accept(passage: str, answer: Answer, config: SynthConfig) -> str:
 
 def _foreign_words(question: str, sentence: str, config: SynthConfig) -> str | None:
     """The question must speak of what the sentence speaks of, and must not give the answer away."""
-    asked, said = content_words(question, config.language), set(content_words(sentence, config.language))
-    asked = [word for word in asked if word not in _GENERIC or word in said]
-    if not set(asked) & said:
+    language = config.language
+    asked, said = content_words(question, language), set(content_words(sentence, language))
+    asked = [word for word in asked if (word not in _GENERIC and not _JAPANESE_ASKING.match(word)) or word in said]
+    if not any(_holds(said, sentence, word, language) for word in asked):
         return "off_topic"
-    if sum(word in said for word in asked) < (1.0 if config.language == "en" else config.gates.min_grounded) * len(
-        asked
-    ):
+    if not all(_holds(said, sentence, word, language) for word in asked):
         return "ungrounded"
-    return "empty_answer" if len(said - set(asked)) < MIN_NEW_WORDS[config.language] else None
+    return "empty_answer" if len(said - set(asked)) < MIN_NEW_WORDS[language] else None
+
+
+def _holds(words: set[str], sentence: str, word: str, language: str) -> bool:
+    return word in sentence if language == "ja" else word in words  # Japanese compounds are cut differently each time
 
 
 def _asks_otherwise(question: str, sentence: str) -> str | None:
@@ -206,6 +232,24 @@ def _asks_otherwise(question: str, sentence: str) -> str | None:
     else:
         fits = words[0] in ("Which", "What") and words[1:2] not in (["is"], ["are"])
     return None if fits else "mismatched"
+
+
+def _does_not_mirror(question: str, sentence: str) -> str | None:
+    """A Japanese question must be its sentence with one part replaced by an asking word."""
+    rest = question.removeprefix(opening(sentence, "ja"))
+    asking = _JAPANESE_ASKING.findall(rest)
+    if len(asking) != 1 or rest.count("。") > 1:
+        return "mismatched"
+    if asking[0] == "なぜ" and not re.search("ので|ため|から", sentence):
+        return "mismatched"
+    if _JAPANESE_NEGATION.search(sentence) and not _JAPANESE_NEGATION.search(rest):
+        return "mismatched"
+    tail = re.sub("(?:のです|です|ます|の)?か[。？?]$", "", rest.partition(asking[0])[2])
+    takes_particle = asking[0] not in ("どの", "どんな", "どのような", "どう", "なぜ")
+    if takes_particle and (tail[:1] not in "がをにでのとへ" or tail[:3] not in sentence):
+        return "mismatched"
+    match = SequenceMatcher(None, tail, sentence, autojunk=False).find_longest_match()
+    return None if tail and match.size >= MIN_MIRRORED * len(tail) else "mismatched"
 
 
 def _asks_what_it_does(words: list[str], verb: re.Match[str], head: set[str], sentence: str) -> bool:
