@@ -190,7 +190,7 @@ SYNTH: dict[SynthPreset, SynthFlowConfig] = {
     SynthPreset.TINY: SynthFlowConfig(
         teachers={"smollm2": SMOLLM2} | ({"gemma3-270m": GEMMA3_270M} if GEMMA else {}),
         recipes={
-            # `qa` and `code_rewrite` are the published recipes; of SmolLM2's answers to them 6 % and 0 % pass the gates.
+            # `qa` and `code_rewrite` are the published recipes: 6 % and 0 % of SmolLM2's answers to them pass.
             "qa-en": SynthConfig(
                 documents="ingest/tiny:en",
                 teacher=":teacher-smollm2",
