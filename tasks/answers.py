@@ -197,31 +197,34 @@ class _Session:
         tally.cost += reply.cost
 
     async def _ask(self, request: Request) -> Reply:
-        """Send until answered, refused for good, or the budget of its failures is spent."""
+        """Send until answered, refused for good, or the budget of its failures is spent.
+
+        The place is held meanwhile, so that a failing model is not asked ever more new questions.
+        """
         failures: Counter[str] = Counter()
-        while True:
-            async with self._pace.slot():
+        async with self._pace.slot():
+            while True:
                 await self._be_ready()
                 epoch, began = self._epoch, self._pace.clock()
                 try:
                     answer = await self._generator.generate(request)
                 except Failure as caught:
                     failure = caught
-                    if caught.slows_down:
-                        self._pace.cut(began)
-                    if isinstance(caught, Unreachable):
-                        self._is_ready &= epoch != self._epoch
                 else:
                     await asyncio.to_thread(self._store.put, request, answer)
                     self._pace.answered(began)
                     self._dead_in_a_row = 0
                     return answer
-            failures[failure.reason] += 1
-            if failures[failure.reason] > failure.retries:
-                return self._bury(request, failure, failures.total())
-            self._tally.retries[failure.reason] += 1
-            log.debug("request %s is asked again after %s: %s", request.digest[:12], failure.reason, failure)
-            await asyncio.sleep(self._delay(failure, failures[failure.reason]))
+                if failure.slows_down:
+                    self._pace.cut(began)
+                if isinstance(failure, Unreachable):
+                    self._is_ready &= epoch != self._epoch
+                failures[failure.reason] += 1
+                if failures[failure.reason] > failure.retries:
+                    return self._bury(request, failure, failures.total())
+                self._tally.retries[failure.reason] += 1
+                log.debug("request %s is asked again after %s: %s", request.digest[:12], failure.reason, failure)
+                await asyncio.sleep(self._delay(failure, failures[failure.reason]))
 
     async def _be_ready(self) -> None:
         async with self._readiness:

@@ -55,7 +55,7 @@ class Serving(BaseModel):
     max_seq_len: int = Field(default=2048, gt=0, description="Longest prompt and answer together, in tokens.")
     max_sequences: int = Field(default=64, gt=0, description="Requests the server works on at the same time.")
     kv_cache_gib: int = Field(default=1, gt=0, description="Memory for keys and values on a CPU host.")
-    start_timeout_s: float = Field(default=300.0, gt=0, description="Longest wait for our own server to start.")
+    start_timeout_s: float = Field(default=600.0, gt=0, description="Longest wait for our own server to start.")
     request_timeout_s: float = Field(default=600.0, gt=0, description="Longest wait for one answer.")
     max_restarts: int = Field(default=3, ge=0, description="How often our own server is restarted after it died.")
     keep_alive_s: float = Field(default=45.0, ge=0, description="How long our own server outlives its last user.")

@@ -132,8 +132,8 @@ _OFFERS = re.compile(
 )
 _CODE_OR_MATHS = re.compile(
     r"(?i)```|\b(?:python|java|javascript|ruby|sql|c\+\+|bash|code|function|algorithm|regex|dataframe|calculate|equation"
-    r"|solve|sum of|average of|integers?|derivative|integral|probability|formula|theorem)\b|関数|方程式|計算し|プログラム"
-    r"|\d+ ?[+*×÷/=] ?\d+"
+    r"|solve|sum of|average of|integers?|derivative|integral|probability|formula|theorem)\b"
+    r"|関数|方程式|計算し|プログラム|\d+ ?[+*×÷/=] ?\d+"
 )
 _ASKING = {
     "en": re.compile(
