@@ -1,6 +1,6 @@
 """Answers that outlive the process that asked: one small file each, keyed by the request's digest, any fsspec URL.
 
-    STORE/answers/MODEL/DD/DIGEST.json      {"request", "answer", "sha256" of both}
+    STORE/.answers/MODEL/DD/DIGEST.json      {"request", "answer", "sha256" of both}
 
 A file appears whole (rename, or one put) and carries its own checksum: a torn or damaged one is found and asked again.
 """
@@ -16,7 +16,7 @@ from tasks.storage import join, storage_for
 
 log = logging.getLogger(__name__)
 
-FOLDER = "answers"
+FOLDER = ".answers"  # a private name: `gc` knows artifacts only, and answers may have been paid for
 
 
 def answers_url(artifact_url: str) -> str:

@@ -68,4 +68,4 @@ def test_a_record_says_what_was_asked(tmp_path):
 
 
 def test_answers_live_beside_the_stages_of_their_store():
-    assert answers_url("gs://bucket/store/synth/tiny-0123456789ab") == "gs://bucket/store/answers"
+    assert answers_url("gs://bucket/store/synth/tiny-0123456789ab") == "gs://bucket/store/.answers"
