@@ -115,6 +115,20 @@ def start_server(folder: Path, project: Path = TOY, **env: str) -> RunningServer
 
 
 @pytest.fixture(scope="session")
+def real_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """`make ui` as it is, with an empty store, or the one of NESTLING_TEST_STORE."""
+    folder = tmp_path_factory.mktemp("real-ui")
+    env = {
+        "JAX_COMPILATION_CACHE_DIR": str(folder / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "NESTLING_STORE": os.environ.get("NESTLING_TEST_STORE", str(folder / "store")),
+    }
+    running = start_server(folder, project=ROOT, **env)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """A server with the toy deployment, shared by the tests of one process."""
     running = start_server(tmp_path_factory.mktemp("make-ui"))

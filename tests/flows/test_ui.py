@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from flows.presets import CPT, CptPreset
+from tests.tasks.training_data import document, make_pack, make_tokenizer
+
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the development requirements")
 CHROMIUM = shutil.which("chromium")
 FLAGS = [
@@ -61,6 +64,7 @@ def open_form(page: Any, url: str, flow: str, deployment: str) -> None:
 def choose(page: Any, field: str, option: str) -> None:
     page.get_by_role("button", name=f"Select {field}", exact=True).click()
     page.get_by_role("option", name=option, exact=True).click()
+    page.get_by_role("option").first.wait_for(state="hidden")  # while the list closes it swallows the next click
 
 
 def submit(page: Any) -> str:
@@ -73,54 +77,110 @@ def submit(page: Any) -> str:
     return created.value.json()["id"]
 
 
-def test_the_form_runs_a_preset_with_the_knobs_that_were_filled_in(server, page):
-    open_form(page, server.url, "toy", "tiny")
-    page.get_by_text("How far to count. [tiny: 5 · slow: 60]").wait_for()  # help, and what blank means
-    choose(page, "preset", "slow")
-    steps = page.get_by_label("Steps (Optional)")
-    assert steps.input_value() == "", "a knob is blank until the user fills it in"
+def fill(page: Any, field: str, value: str) -> None:
+    box = page.get_by_label(f"{field} (Optional)", exact=True).first
+    assert box.input_value() == "", "a knob is blank until the user fills it in"
+    box.fill(value)
 
-    steps.fill("0")
-    page.get_by_role("button", name="Submit").click()
-    assert steps.evaluate("field => field.validationMessage") == "Value must be greater than or equal to 1."
 
-    steps.fill("7")
-    page.get_by_label("Pause (Optional)").fill("0.1")
-    choose(page, "Unit", "sheep")
+def artifact_keys(page: Any) -> list[str]:
+    page.reload()  # the list that was fetched with the page, before there were artifacts, is kept otherwise
+    page.get_by_role("tab", name="Artifacts").click()
+    page.locator("a[href*='/artifacts/key/']").first.wait_for()
+    links = page.locator("a[href*='/artifacts/key/']").all()
+    return [link.get_attribute("href").rpartition("/")[2] for link in links]
+
+
+def made(server: Any, stage: str, name: str) -> Path:
+    found = [path.parent for path in Path(server.env["NESTLING_STORE"]).glob(f"{stage}/{name}-*/MANIFEST.json")]
+    assert len(found) == 1, found
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def small_pack(real_server: Any) -> str:
+    """A pack of a few sentences in the server's store: the real flow, in seconds."""
+    store = Path(real_server.env["NESTLING_STORE"])
+    rows = [document(f"sentence {i} of a text that is small enough to train on in a test {i * i}") for i in range(60)]
+    return make_pack(store, make_tokenizer(store), {"en": rows}).url
+
+
+def test_cpt_tiny_is_filled_in_clicked_and_completes_with_progress_and_report(real_server, page, small_pack):
+    changes = {"data": small_pack, "seq_len": 64, "batch_tokens": 512}
+    real_server.wait_completed(real_server.start("pretrain/tiny", {"changes": changes}), timeout=300)
+    base = made(real_server, "train", "tiny-pretrain")
+
+    open_form(page, real_server.url, "cpt", "tiny")
+    page.get_by_text("Tokens in one row. [tiny: 512 ·").wait_for()  # help, and what blank means
+    choose(page, "preset", "27b")
+    choose(page, "preset", "tiny")
+    fill(page, "Data", small_pack)
+    fill(page, "Base", str(base))
+    fill(page, "Batch tokens", "512")
+    fill(page, "Seq len", "1")
+    with page.expect_response(lambda response: "create_flow_run" in response.url) as refused:
+        page.get_by_role("button", name="Submit").click()
+    assert refused.value.status == 409
+    page.get_by_text("1 is less than or equal to the minimum of 1").first.wait_for()
+    page.get_by_label("Seq len (Optional)", exact=True).fill("64")
+    choose(page, "Schedule", "constant")
     run_id = submit(page)
 
-    page.get_by_text("Completed").first.wait_for(timeout=180_000)
-    page.get_by_role("tab", name="Artifacts").click()
-    page.get_by_text("toy-progress").last.wait_for()
-    page.get_by_role("link", name="toy-report").click()
+    page.get_by_text("Completed", exact=True).first.wait_for(timeout=300_000)
+    keys = artifact_keys(page)
+    assert any(key.startswith("progress-train-tiny-cpt") for key in keys), keys
+    assert any(key.startswith("report-") for key in keys), keys
+    page.locator("a[href*='/artifacts/key/report-']").first.click()
     page.locator("a[href*='/artifacts/artifact/']").first.click()
-    page.get_by_test_id("markdown-display").get_by_text("counted 7 sheep from 0").wait_for()
+    page.get_by_test_id("markdown-display").get_by_text("report.html").first.wait_for()
 
-    assert server.run(run_id)["parameters"] == {
-        "preset": "slow",
-        "changes": {"steps": 7, "pause": 0.1, "unit": "sheep"},
-    }
-    used = json.loads((server.state / f"{run_id}.config.json").read_text())
-    assert used == {"steps": 7, "pause": 0.1, "unit": "sheep", "loud": False}, "blank kept the preset's value"
+    sent = {"data": small_pack, "base": str(base), "seq_len": 64, "batch_tokens": 512, "schedule": "constant"}
+    assert real_server.run(run_id)["parameters"] == {"preset": "tiny", "changes": sent}
+    used = json.loads((made(real_server, "train", "tiny-cpt") / "config.json").read_text())
+    assert (used["seq_len"], used["schedule"]) == (64, "constant")
+    assert used["peak_lr"] == CPT[CptPreset.TINY].peak_lr, "blank keeps the preset's value"
 
 
-def test_a_run_with_unknown_or_wrong_knobs_is_refused_by_the_server(server):
-    deployment = server.get("/deployments/name/toy/tiny")["id"]
-    for changes, reason in (({"stepz": 7}, "stepz"), ({"steps": 0}, "minimum"), ({"unit": "goats"}, "not one of")):
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_cpt_tiny_as_it_is_completes_from_the_form(real_server, page):
+    """The whole chain behind cpt/tiny; NESTLING_TEST_STORE names a store where some of it is finished."""
+    open_form(page, real_server.url, "cpt", "tiny")
+    fill(page, "Log every", "5")
+    run_id = submit(page)
+    page.get_by_text("Completed", exact=True).first.wait_for(timeout=3_000_000)
+    assert real_server.run(run_id)["parameters"]["changes"] == {"log_every": 5}
+    assert any(key.startswith("progress-train-tiny-cpt") for key in artifact_keys(page))
+
+
+def test_a_preset_that_this_machine_cannot_run_waits_for_its_pool(real_server):
+    run_id = real_server.start("cpt/27b")
+    assert real_server.run(run_id)["work_pool_name"] == "tpu-v6e-256"
+    assert real_server.run(run_id)["state_type"] == "SCHEDULED"
+    nightly = real_server.get("/deployments/name/eval/nightly")["schedules"]
+    assert [(s["schedule"]["cron"], s["schedule"]["timezone"]) for s in nightly] == [("30 2 * * *", "Asia/Tokyo")]
+
+
+def test_a_run_with_unknown_or_wrong_knobs_is_refused_by_the_server(real_server):
+    deployment = real_server.get("/deployments/name/cpt/tiny")["id"]
+    for changes, reason in (
+        ({"peek_lr": 1}, "peek_lr"),
+        ({"peak_lr": 0}, "minimum"),
+        ({"schedule": "x"}, "not one of"),
+    ):
         with pytest.raises(OSError, match=r"409|422") as refused:
-            server.post(f"/deployments/{deployment}/create_flow_run", {"parameters": {"changes": changes}})
+            real_server.post(f"/deployments/{deployment}/create_flow_run", {"parameters": {"changes": changes}})
         assert reason in refused.value.read().decode()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def test_the_automations_are_there_once_and_a_second_deploy_changes_nothing(server):
-    def automations() -> list[tuple[str, str]]:
-        return sorted((found["id"], found["updated"]) for found in server.post("/automations/filter", {}))
+def test_the_automations_are_there_once_and_a_second_deploy_leaves_them_alone(real_server):
+    def automations() -> list[tuple[str, str, str]]:
+        found = real_server.post("/automations/filter", {})
+        return sorted((each["name"], each["id"], each["updated"]) for each in found)
 
     before = automations()
-    names = sorted(found["name"] for found in server.post("/automations/filter", {}))
-    assert names == ["crash-zombies", "reschedule-crashed"]
-    command = [sys.executable, "-m", "flows.deploy", str(Path(__file__).parent / "toy")]
+    assert [name for name, _, _ in before] == ["crash-zombies", "reschedule-crashed"]
+    env = real_server.env | {"PREFECT_API_URL": f"{real_server.url}/api", "PREFECT_HOME": str(real_server.home / "cli")}
     root = Path(__file__).resolve().parents[2]
-    env = server.env | {"PREFECT_API_URL": f"{server.url}/api", "PREFECT_HOME": str(server.home / "cli")}
-    subprocess.run(command, cwd=root, env=env, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "flows.deploy"], cwd=root, env=env, check=True, capture_output=True)
     assert automations() == before
