@@ -11,7 +11,7 @@ import queue
 import random
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,9 +95,13 @@ def answer_all(
         HostFault: the model cannot be reached (or answers nothing but failures); everything answered is kept.
     """
     tally = tally if tally is not None else Tally()
-    session = _Session(generator, store, policy or Policy(), tally)
-    with track(label, total, unit="requests") as bar, session.running(iter(requests), bar) as replies:
-        yield from replies
+    with contextlib.ExitStack() as stack:
+
+        def open_bar() -> Bar:  # only when the model is there, so that the rate is the model's
+            return stack.enter_context(track(label, total, unit="requests"))
+
+        session = _Session(generator, store, policy or Policy(), tally, open_bar)
+        yield from stack.enter_context(session.running(iter(requests)))
     if not tally.is_reconciled:
         raise AssertionError(f"{tally}: every request must be stored, answered or dead")
 
@@ -105,11 +109,15 @@ def answer_all(
 class _Session:
     """One event loop in one thread; the caller's thread takes replies from a queue."""
 
-    def __init__(self, generator: Generator, store: AnswerStore, policy: Policy, tally: Tally):
+    def __init__(
+        self, generator: Generator, store: AnswerStore, policy: Policy, tally: Tally, open_bar: Callable[[], Bar]
+    ):
         self._generator = generator
         self._store = store
         self._policy = policy
         self._tally = tally
+        self._open_bar = open_bar
+        self._bar: Bar | None = None
         self._pace = Pace(policy.start, policy.most, policy.slow_s)
         self._readiness = asyncio.Lock()
         self._is_ready = False
@@ -121,8 +129,8 @@ class _Session:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @contextlib.contextmanager
-    def running(self, requests: Iterator[Request], bar: Bar) -> Iterator[Iterator[tuple[Request, Reply]]]:
-        thread = threading.Thread(target=lambda: asyncio.run(self._run(requests, bar)), name="answers", daemon=True)
+    def running(self, requests: Iterator[Request]) -> Iterator[Iterator[tuple[Request, Reply]]]:
+        thread = threading.Thread(target=lambda: asyncio.run(self._run(requests)), name="answers", daemon=True)
         thread.start()
         try:
             yield self._take()
@@ -138,11 +146,11 @@ class _Session:
                 raise item
             yield item
 
-    async def _run(self, requests: Iterator[Request], bar: Bar) -> None:
+    async def _run(self, requests: Iterator[Request]) -> None:
         self._loop, self._main = asyncio.get_running_loop(), asyncio.current_task()
         outcome: BaseException | None = None
         try:
-            await self._pump(requests, bar)
+            await self._pump(requests)
         except asyncio.CancelledError:
             pass  # the caller has gone
         except BaseException as error:
@@ -152,13 +160,13 @@ class _Session:
         finally:
             self._replies.put(outcome)
 
-    async def _pump(self, requests: Iterator[Request], bar: Bar) -> None:
+    async def _pump(self, requests: Iterator[Request]) -> None:
         """Keep at most `window` requests open, and hand replies over in order."""
         async with asyncio.TaskGroup() as group:
             open_: deque[tuple[Request, asyncio.Task[Reply]]] = deque()
             for request in requests:
                 self._tally.asked += 1
-                open_.append((request, group.create_task(self._reply(request, bar))))
+                open_.append((request, group.create_task(self._reply(request))))
                 if len(open_) >= self._policy.window:
                     await self._hand_over(*open_.popleft())
                 elif len(open_) % 64 == 0:
@@ -169,7 +177,7 @@ class _Session:
     async def _hand_over(self, request: Request, task: asyncio.Task[Reply]) -> None:
         self._replies.put((request, await task))
 
-    async def _reply(self, request: Request, bar: Bar) -> Reply:
+    async def _reply(self, request: Request) -> Reply:
         """The reply to one request; one that is asked already is waited for, then read from the store."""
         while (same := self._asking.get(request.digest)) is not None:
             await same.wait()
@@ -181,8 +189,13 @@ class _Session:
             del self._asking[request.digest]
             done.set()
         self._enter(reply, is_new=stored is None)
-        bar.advance(1, note=f"{self._pace.in_flight} in flight")
+        self._shown().advance(1, note=f"{self._pace.in_flight} in flight")
         return reply
+
+    def _shown(self) -> Bar:
+        if self._bar is None:
+            self._bar = self._open_bar()
+        return self._bar
 
     def _enter(self, reply: Reply, is_new: bool) -> None:
         """Into the books."""
@@ -230,6 +243,7 @@ class _Session:
         async with self._readiness:
             if not self._is_ready:
                 await self._generator.ready()
+                self._shown()
                 self._epoch += 1
                 self._is_ready = True
 
