@@ -4,15 +4,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefect import get_run_logger
-from prefect.runtime import flow_run
 from pydantic import BaseModel
 
 from flows.changes import applied
 from flows.graph import Resolver, default_store, run
 from flows.report import with_report
-from tasks.errors import HostFault
-
-MAX_RUNS = 20  # a crash is rescheduled by an automation without a cap of its own (prefect.md 3)
+from flows.restarts import begin_again
 
 
 def run_flow(
@@ -22,15 +19,11 @@ def run_flow(
 
     Raises:
         ConfigError: an unknown preset, key or value, or hardware that is not here. Nothing was started.
-        HostFault: the run was rescheduled more than MAX_RUNS times.
+        HostFault: the run was rescheduled too often.
     """
     from flows.registry import FLOWS  # the registry imports every flow, and every flow imports this module
 
-    if (flow_run.run_count or 0) > MAX_RUNS:
-        raise HostFault(
-            f"this flow run has started {flow_run.run_count} times, more than {MAX_RUNS}: something other than a "
-            "passing crash stops it. Read the logs of its last attempts; start a new run when the cause is gone."
-        )
+    begin_again()
     store = default_store()
     by_preset = {(flow, str(preset)): applied(changes)}
     for key, values in (stages or {}).items():
