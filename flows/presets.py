@@ -216,6 +216,7 @@ SYNTH: dict[SynthPreset, SynthFlowConfig] = {
                     language="ja",
                     max_requests=160,
                     chunks_per_document=2,
+                    preview_requests=160,
                     min_yield=0.01,
                 )
             }
