@@ -97,6 +97,15 @@ def made(server: Any, stage: str, name: str) -> Path:
     return found[0]
 
 
+def run_and_watch(server: Any, deployment: str, changes: dict[str, Any]) -> None:
+    """What a user types in a shell: `prefect deployment run FLOW/PRESET --watch`."""
+    command = ["deployment", "run", deployment, "--param", f"changes={json.dumps(changes)}", "--watch"]
+    env = server.env | {"PREFECT_API_URL": f"{server.url}/api", "PREFECT_HOME": str(server.home / "cli")}
+    done = subprocess.run([sys.executable, "-m", "prefect", *command], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "finished successfully in 'Completed'" in done.stdout
+
+
 @pytest.fixture(scope="module")
 def small_pack(real_server: Any) -> str:
     """A pack of a few sentences in the server's store: the real flow, in seconds."""
@@ -107,7 +116,7 @@ def small_pack(real_server: Any) -> str:
 
 def test_cpt_tiny_is_filled_in_clicked_and_completes_with_progress_and_report(real_server, page, small_pack):
     changes = {"data": small_pack, "seq_len": 64, "batch_tokens": 512}
-    real_server.wait_completed(real_server.start("pretrain/tiny", {"changes": changes}), timeout=300)
+    run_and_watch(real_server, "pretrain/tiny", changes)
     base = made(real_server, "train", "tiny-pretrain")
 
     open_form(page, real_server.url, "cpt", "tiny")
