@@ -1,16 +1,21 @@
 """A model behind an OpenAI-compatible HTTP API, as a Generator. Failures are typed, and redacted by construction."""
 
+import asyncio
+import json
 import time
+import urllib.request
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import httpx
 
+from tasks.errors import HostFault
 from tasks.redaction import redact
 from tasks.requests import Answer, Garbled, Overloaded, Rejected, Request, TimedOut, Unreachable
 
 BODY_CHARS = 300  # of an error body that may be quoted
 CONNECT_S = 10.0
+CHECK_TIMEOUT_S = 5.0
 BUSY = (429, 503, 529)
 BROKEN = (500, 502, 504)
 
@@ -29,6 +34,47 @@ class Endpoint(Protocol):
     async def model_name(self) -> str:
         """What the server calls the model."""
         ...
+
+
+class GivenServer:
+    """A server that someone else runs."""
+
+    def __init__(self, url: str, api_key: str = "", patience_s: float = 120.0):
+        self._url = url.rstrip("/").removesuffix("/v1")
+        self._key = api_key
+        self._patience_s = patience_s
+
+    async def url(self) -> str:
+        """See `Endpoint`. Waits for a server that is away for a moment."""
+        until = time.monotonic() + self._patience_s
+        while True:
+            problem = await asyncio.to_thread(self._problem)
+            if problem is None:
+                return self._url
+            if time.monotonic() > until:
+                raise HostFault(
+                    f"url={redact(self._url)} is not answered as an OpenAI-compatible server ({problem}) for "
+                    f"{self._patience_s:.0f} s: a given server must be running before it is asked. Start it, correct "
+                    "serving.url or the key, or leave serving.url empty to let the flow start its own; then run the "
+                    "same command again: answers that came are kept."
+                )
+            await asyncio.sleep(2.0)
+
+    async def model_name(self) -> str:
+        """The first model the server lists."""
+        return str((await asyncio.to_thread(self._models))[0]["id"])
+
+    def _problem(self) -> str | None:
+        try:
+            return None if self._models() else "it lists no model"
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return redact(f"{type(error).__name__}: {error}", self._key)
+
+    def _models(self) -> list[dict[str, str]]:
+        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
+        request = urllib.request.Request(f"{self._url}/v1/models", headers=headers)
+        with urllib.request.urlopen(request, timeout=CHECK_TIMEOUT_S) as response:
+            return list(json.load(response)["data"])
 
 
 class HttpGenerator:

@@ -18,7 +18,7 @@ JAPANESE = re.compile("[\u3041-\u309f\u30a0-\u30ff\u4e00-\u9fff々〆〇]")
 LETTER = re.compile(r"[^\W\d_]")
 MIN_JAPANESE = 0.5  # share of Japanese letters in a Japanese text (recipes.md 5.7)
 MIN_SCRIPT = 0.9  # share of Latin letters in an English text
-MIN_PROBABILITY = 0.3  # of language identification; short texts are uncertain
+MIN_PROBABILITY, SURE = 0.1, 0.3  # of language identification: the right one, and a wrong one that counts
 
 REFUSALS = re.compile(
     r"(?i)\b(?:i(?:'m| am) (?:sorry|unable|not able)|i (?:can(?:no|')t|do not|don't) (?:help|assist|provide|answer"
@@ -104,10 +104,10 @@ def wrong_language(text: str, language: str) -> str | None:
 
 
 def _identified(text: str, language: str) -> bool:
-    found = _detector().detect(" ".join(text.split())[:1000], model="lite", k=1)
-    if not found:
-        return False
-    return found[0]["lang"] == language or found[0]["score"] < MIN_PROBABILITY  # unsure: the script has decided
+    """Not clearly another language; of short texts the model is seldom sure, and then the script has decided."""
+    found = _detector().detect(" ".join(text.split())[:1000], model="lite", k=5)
+    own = max((guess["score"] for guess in found if guess["lang"] == language), default=0.0)
+    return own >= MIN_PROBABILITY or max((guess["score"] for guess in found), default=0.0) < SURE
 
 
 @functools.cache

@@ -25,7 +25,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from tasks import guard
-from tasks.completions import Endpoint, HttpGenerator
+from tasks.answers import Policy
+from tasks.completions import Endpoint, GivenServer, HttpGenerator
 from tasks.errors import ConfigError, HostFault
 from tasks.progress import track
 from tasks.redaction import redact
@@ -62,6 +63,11 @@ class Serving(BaseModel):
     arguments: tuple[str, ...] = Field(default=(), description="Further arguments for our own server.")
 
 
+def policy_for(serving: Serving) -> Policy:
+    """As many requests as the server works on at once, and as many again in its queue."""
+    return Policy(start=serving.max_sequences, most=2 * serving.max_sequences, window=8 * serving.max_sequences)
+
+
 @contextlib.contextmanager
 def served(model_dir: Path, serving: Serving, scratch: Path) -> Iterator[HttpGenerator]:
     """A generator for the model in a Hugging Face directory.
@@ -84,47 +90,6 @@ def served(model_dir: Path, serving: Serving, scratch: Path) -> Iterator[HttpGen
     else:
         with _shared_server(model_dir, serving, scratch) as server:
             yield HttpGenerator(server, timeout_s=serving.request_timeout_s, price=serving.price)
-
-
-class GivenServer:
-    """A server that someone else runs."""
-
-    def __init__(self, url: str, api_key: str = "", patience_s: float = 120.0):
-        self._url = url.rstrip("/").removesuffix("/v1")
-        self._key = api_key
-        self._patience_s = patience_s
-
-    async def url(self) -> str:
-        """See `Endpoint`. Waits for a server that is away for a moment."""
-        until = time.monotonic() + self._patience_s
-        while True:
-            problem = await asyncio.to_thread(self._problem)
-            if problem is None:
-                return self._url
-            if time.monotonic() > until:
-                raise HostFault(
-                    f"url={redact(self._url)} is not answered as an OpenAI-compatible server ({problem}) for "
-                    f"{self._patience_s:.0f} s: a given server must be running before it is asked. Start it, correct "
-                    "serving.url or the key, or leave serving.url empty to let the flow start its own; then run the "
-                    "same command again: answers that came are kept."
-                )
-            await asyncio.sleep(2.0)
-
-    async def model_name(self) -> str:
-        """The first model the server lists."""
-        return str((await asyncio.to_thread(self._models))[0]["id"])
-
-    def _problem(self) -> str | None:
-        try:
-            return None if self._models() else "it lists no model"
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return redact(f"{type(error).__name__}: {error}", self._key)
-
-    def _models(self) -> list[dict[str, str]]:
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        request = urllib.request.Request(f"{self._url}/v1/models", headers=headers)
-        with urllib.request.urlopen(request, timeout=CHECK_TIMEOUT_S) as response:
-            return list(json.load(response)["data"])
 
 
 class VllmServer:

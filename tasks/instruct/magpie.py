@@ -5,17 +5,18 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tasks import gates
 from tasks.answer_store import AnswerStore, answers_url
-from tasks.answers import Policy, Reply, answer_all
+from tasks.answers import Reply, answer_all
 from tasks.artifact import Artifact, Stage, Unit, Workspace
-from tasks.generation import served
+from tasks.generation import policy_for, served
 from tasks.instruct.config import InstructConfig, InstructGates
 from tasks.instruct.wording import answer_prompt, elicitation
 from tasks.records import CHAT, document_id, meta_json, table
-from tasks.requests import Answer, DeadLetter, Request, Sampling, model_identity
+from tasks.requests import Answer, DeadLetter, Generator, Request, Sampling, model_identity
 
 Prompts = Sequence[tuple[str, str | None, Reply]]  # (text, reason to drop it or None, what the teacher said)
 
@@ -37,32 +38,42 @@ def make_conversations(workspace: Workspace, config: InstructConfig, inputs: dic
     keys = [f"{start // size:05d}" for start in starts]
     workspace.expect_units(len(keys))
     missing = [key for key in keys if workspace.unit_record(key) is None]
+    _check_yield(workspace, config)
     if missing:
-        store = AnswerStore(answers_url(workspace.url))
-        policy = Policy(start=config.serving.max_sequences, most=2 * config.serving.max_sequences)
         with served(model_dir, config.serving, workspace.scratch.parent / "servers") as generator:
+            ask = _Asker(generator, AnswerStore(answers_url(workspace.url)), config, workspace.name)
             begin = elicitation(model_dir, facts["chat"], config.language)
             draws = [_draw(identity, begin.prefix, begin.stop, config, n) for n in range(config.num_prompts)]
-            drawn = answer_all(
-                draws, generator, store, policy=policy, label=f"prompts {workspace.name}", total=len(draws)
-            )
-            prompts = judge_prompts([reply for _, reply in drawn], config)
+            preview = [reply for _, reply in ask(draws[: config.preview_requests], "prompts")]
+            _check_prompts(workspace.name, judge_prompts(preview, config), config)
+            prompts = judge_prompts([*preview, *(reply for _, reply in ask(draws[len(preview) :], "prompts"))], config)
             blocks = {key: prompts[start : start + size] for key, start in zip(keys, starts, strict=True)}
             asks = [
                 _ask(identity, text, facts["chat"], config) for key in missing for text, no, _ in blocks[key] if not no
             ]
-            replies = answer_all(
-                asks, generator, store, policy=policy, label=f"answers {workspace.name}", total=len(asks)
-            )
-            for key in keys:
-                if key in missing:
-                    with workspace.unit(key) as unit:
-                        _write_unit(unit, blocks[key], replies, config, facts)
+            replies = ask(asks, "answers")
+            for key in missing:
+                with workspace.unit(key) as unit:
+                    _write_unit(unit, blocks[key], replies, config, facts)
                 _check_yield(workspace, config)
             for _ in replies:  # lets the engine close its books
                 pass
-    _check_yield(workspace, config)
     _note_totals(workspace)
+
+
+@dataclass(frozen=True)
+class _Asker:
+    """The engine with all that stays the same in one run."""
+
+    generator: Generator
+    store: AnswerStore
+    config: InstructConfig
+    name: str
+
+    def __call__(self, requests: Sequence[Request], what: str) -> Iterator[tuple[Request, Reply]]:
+        policy = policy_for(self.config.serving)
+        label = f"{what} {self.name}"
+        return answer_all(requests, self.generator, self.store, policy=policy, label=label, total=len(requests))
 
 
 def judge_prompts(replies: Sequence[Reply], config: InstructConfig) -> Prompts:
@@ -227,6 +238,13 @@ def _conversation(
         "licence": teacher["licence"],
         "meta": meta_json(request=request.digest),
     }
+
+
+def _check_prompts(name: str, prompts: Prompts, config: InstructConfig) -> None:
+    """Stop before the rest is drawn when the prompts themselves are no use."""
+    reasons = Counter(reason for _, reason, _ in prompts if reason)
+    kept = [(len(prompts), len(prompts) - reasons.total())]
+    gates.require_yield(f"prompts of {name}", kept, reasons, preview=config.preview_requests, least=config.min_yield)
 
 
 def _check_yield(workspace: Workspace, config: InstructConfig) -> None:

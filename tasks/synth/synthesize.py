@@ -10,10 +10,11 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from tasks.answer_store import AnswerStore, answers_url
-from tasks.answers import Policy, Reply, answer_all
+from tasks.answers import Reply, answer_all
 from tasks.artifact import Artifact, Stage, Unit, Workspace
+from tasks.errors import DataFault
 from tasks.gates import require_yield
-from tasks.generation import served
+from tasks.generation import policy_for, served
 from tasks.records import DOCUMENT, document_id, meta_json, table
 from tasks.requests import DeadLetter, Request, model_identity
 from tasks.shards import read_documents
@@ -38,7 +39,7 @@ def synthesize(workspace: Workspace, config: SynthConfig, inputs: dict[str, Arti
     """Write `docs/NNNNN.parquet` (DOCUMENT); one row in is one request.
 
     Raises:
-        DataFault: too few answers pass the gates.
+        DataFault: no document suits the recipe, or too few answers pass the gates.
         HostFault: the teacher cannot be served.
     """
     teacher = inputs["teacher"]
@@ -47,29 +48,35 @@ def synthesize(workspace: Workspace, config: SynthConfig, inputs: dict[str, Arti
     identity = model_identity(facts["name"], teacher.manifest.content_digest)
     recipe = RECIPES[config.recipe]
     items = list(choose(inputs["documents"], config, recipe, identity, facts["chat"], token_counter(model_dir)))
+    if not items:
+        raise DataFault(
+            f"{inputs['documents'].url}: no piece of its {INPUT} documents suits recipe {config.recipe!r} (language="
+            f"{config.language}, chunk_tokens={config.chunk_tokens}): a recipe needs passages of prose, or functions "
+            "without docstrings, that fit. Choose other documents, raise chunk_tokens, or use another recipe."
+        )
     size = config.unit_requests
     units = {f"{n // size:05d}": items[n : n + size] for n in range(0, len(items), size)}
     workspace.note(licences=facts["licence"], teachers=facts["name"])
     workspace.expect_units(len(units))
     missing = [key for key in units if workspace.unit_record(key) is None]
-    requests = [item.request for key in missing for item in units[key]]
-    policy = Policy(start=config.serving.max_sequences, most=2 * config.serving.max_sequences)
+    first = list(units)[: -(-config.preview_requests // size)]  # judged before anything else is asked
+    check_yield(workspace, config)
     with served(model_dir, config.serving, workspace.scratch.parent / "servers") as generator:
-        replies = answer_all(
-            requests,
-            generator,
-            AnswerStore(answers_url(workspace.url)),
-            policy=policy,
-            label=f"synth {workspace.name}",
-            total=len(requests),
-        )
-        for key in units:
-            if key in missing:
+        for group in ([key for key in missing if key in first], [key for key in missing if key not in first]):
+            replies = answer_all(
+                (item.request for key in group for item in units[key]),
+                generator,
+                AnswerStore(answers_url(workspace.url)),
+                policy=policy_for(config.serving),
+                label=f"synth {workspace.name}",
+                total=sum(len(units[key]) for key in group),
+            )
+            for key in group:
                 with workspace.unit(key) as unit:
                     write_unit(unit, units[key], replies, config, facts)
-            check_yield(workspace, config)
-        for _ in replies:  # lets the engine close its books
-            pass
+                check_yield(workspace, config)
+            for _ in replies:  # lets the engine close its books
+                pass
     note_totals(workspace)
 
 

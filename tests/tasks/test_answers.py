@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from tasks.answer_store import AnswerStore
 from tasks.answers import Policy, Tally, answer_all
-from tasks.completions import HttpGenerator
+from tasks.completions import GivenServer, HttpGenerator
 from tasks.errors import HostFault
-from tasks.generation import GivenServer
 from tasks.requests import Answer, DeadLetter, Request, Sampling
 from tests.tasks.stub_api import StubApi, stub_api, text
 
@@ -214,8 +213,7 @@ CLIENT = """
 import sys
 from tasks.answer_store import AnswerStore
 from tasks.answers import Policy, answer_all
-from tasks.completions import HttpGenerator
-from tasks.generation import GivenServer
+from tasks.completions import GivenServer, HttpGenerator
 from tasks.requests import Request, Sampling
 
 url, store, number = sys.argv[1], sys.argv[2], int(sys.argv[3])

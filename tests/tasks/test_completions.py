@@ -2,9 +2,8 @@
 
 import pytest
 
-from tasks.completions import HttpGenerator, request_body
+from tasks.completions import GivenServer, HttpGenerator, request_body
 from tasks.errors import HostFault
-from tasks.generation import GivenServer
 from tasks.requests import Garbled, Request, Sampling
 from tests.tasks.stub_api import stub_api, text
 
