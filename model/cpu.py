@@ -18,6 +18,7 @@ from jax.experimental.layout import Layout, with_layout_constraint
 
 GELU_SLOPE, GELU_CUBE = (2 / math.pi) ** 0.5, 0.044715
 ATTENTION_CHUNK = 128  # query positions at a time; what lies wholly outside the mask is never computed
+LARGEST_UNSHIFTED = 80.0  # exp of logits capped here stays far inside float32, even summed over 256,000 of them
 MOST_CHUNKS = 16  # each is compiled on its own
 
 
@@ -211,8 +212,10 @@ def _chunk_weights(q_PRH, k_PSH, segments_BT, span, window, softcap):
     logits_PRS = product(q_PRH, k_PSH, -1, -1)
     shape = (B, P // B, R // C, C, S)
     mask_PRS = jnp.broadcast_to(mask_BCS[:, None, None], shape).reshape(P, R, S)
-    if softcap is None:
-        top_PR1 = jnp.max(jnp.where(mask_PRS, logits_PRS, -jnp.inf), axis=-1, keepdims=True)
-        return 1.0, jnp.where(mask_PRS, jnp.exp(logits_PRS - top_PR1), 0)
-    tanh_PRS = jnp.tanh(logits_PRS / softcap)
-    return 1 - jnp.square(tanh_PRS), jnp.where(mask_PRS, jnp.exp(softcap * tanh_PRS), 0)
+    slope, capped_PRS = 1.0, logits_PRS
+    if softcap is not None:
+        tanh_PRS = jnp.tanh(logits_PRS / softcap)
+        slope, capped_PRS = 1 - jnp.square(tanh_PRS), softcap * tanh_PRS
+    if softcap is None or softcap > LARGEST_UNSHIFTED:
+        capped_PRS -= jnp.max(jnp.where(mask_PRS, capped_PRS, -jnp.inf), axis=-1, keepdims=True)
+    return slope, jnp.where(mask_PRS, jnp.exp(capped_PRS), 0)

@@ -135,6 +135,11 @@ def make_train_step(
     Metrics are float32 scalars: loss (mean cross entropy), z_loss, accuracy, grad_norm (before clipping), lr, and
     tokens (those that are not padding).
     """
+    if cfg.compute.cpu_kernels and mesh is not None and mesh.size > 1:
+        raise ValueError(
+            f"cpu_kernels=True on a mesh of {mesh.size} devices: they fix the layout of arrays, which the "
+            "partitioner of several devices must be free to choose. Set cpu_kernels=False, or train on one device."
+        )
     transform = make_optimizer(optimizer)
     graph = nnx.graphdef(_abstract(cfg))
 

@@ -170,8 +170,7 @@ def _chunk_sums(chunk: Any, table_VD: jax.Array, softcap: float | None, z_loss: 
     hidden_BCD, targets_BC, weights_BC = chunk
     capped_BCV, slope_BCV = _logits(hidden_BCD, table_VD, softcap)
     max_BC = jnp.max(capped_BCV, axis=-1)
-    # Capped logits need no shift: their exponentials stay far inside float32.
-    shift_BC = jnp.zeros_like(max_BC) if softcap is not None and softcap < 80 else max_BC
+    shift_BC = jnp.zeros_like(max_BC) if softcap is not None and softcap <= cpu.LARGEST_UNSHIFTED else max_BC
     lse_BC = shift_BC + jnp.log(jnp.sum(jnp.exp(capped_BCV - shift_BC[..., None]), axis=-1))
     target_BC = jnp.take_along_axis(capped_BCV, targets_BC[..., None], axis=-1)[..., 0]
     sums = (

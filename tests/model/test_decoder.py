@@ -86,7 +86,7 @@ WAYS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[(5.0, 3.0), (None, None)], ids=["capped", "no caps"])
+@pytest.fixture(scope="module", params=[(5.0, 3.0), (None, 100.0)], ids=["low caps", "none and a high one"])
 def plain(request, packed):
     """Config, weights, loss and gradients by plain autodiff; 5 layers are two periods and one left over."""
     cfg = small_config(num_layers=5, attn_softcap=request.param[0], final_softcap=request.param[1])

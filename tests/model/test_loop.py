@@ -110,3 +110,12 @@ def test_a_loss_may_be_given(packed):
     _, doubled = run(CONFIG, four_rows(packed), 1, loss=twice)
     assert doubled[0]["loss"] == pytest.approx(2 * plain[0]["loss"], rel=1e-6)
     assert doubled[0]["grad_norm"] == pytest.approx(2 * plain[0]["grad_norm"], rel=1e-5)
+
+
+def test_cpu_kernels_on_several_devices_are_refused():
+    class Mesh:
+        size = 8
+
+    compute = ComputeConfig(cpu_kernels=True)
+    with pytest.raises(ValueError, match=r"cpu_kernels=True on a mesh of 8 devices.*Set cpu_kernels=False"):
+        make_train_step(replace(CONFIG, compute=compute), OPTIMIZER, mesh=Mesh())  # type: ignore[arg-type]
