@@ -14,7 +14,7 @@ from tasks.answers import Reply, answer_all
 from tasks.artifact import Artifact, Stage, Unit, Workspace
 from tasks.generation import policy_for, served
 from tasks.instruct.config import InstructConfig, InstructGates
-from tasks.instruct.wording import answer_prompt, elicitation
+from tasks.instruct.wording import Elicitation, answer_prompt, elicitation
 from tasks.records import CHAT, document_id, meta_json, table
 from tasks.requests import Answer, DeadLetter, Generator, Request, Sampling, model_identity
 
@@ -43,13 +43,16 @@ def make_conversations(workspace: Workspace, config: InstructConfig, inputs: dic
         with served(model_dir, config.serving, workspace.scratch.parent / "servers") as generator:
             ask = _Asker(generator, AnswerStore(answers_url(workspace.url)), config, workspace.name)
             begin = elicitation(model_dir, facts["chat"], config.language)
-            draws = [_draw(identity, begin.prefix, begin.stop, config, n) for n in range(config.num_prompts)]
+            draws = [prompt_request(identity, begin, config, n) for n in range(config.num_prompts)]
             preview = [reply for _, reply in ask(draws[: config.preview_requests], "prompts")]
             _check_prompts(workspace.name, judge_prompts(preview, config), config)
             prompts = judge_prompts([*preview, *(reply for _, reply in ask(draws[len(preview) :], "prompts"))], config)
             blocks = {key: prompts[start : start + size] for key, start in zip(keys, starts, strict=True)}
             asks = [
-                _ask(identity, text, facts["chat"], config) for key in missing for text, no, _ in blocks[key] if not no
+                answer_request(identity, text, facts["chat"], config)
+                for key in missing
+                for text, reason, _ in blocks[key]
+                if reason is None
             ]
             replies = ask(asks, "answers")
             for key in missing:
@@ -171,16 +174,21 @@ def _named(part: str, reason: str | None) -> str | None:
     return f"{part}_{reason}" if reason else None
 
 
-def _draw(model: str, prefix: str, stop: tuple[str, ...], config: InstructConfig, index: int) -> Request:
+def prompt_request(model: str, begin: Elicitation, config: InstructConfig, index: int) -> Request:
     """The request for prompt number `index`; its seed makes it another draw of the same text."""
     seed = int.from_bytes(hashlib.sha256(f"{config.seed} {index}".encode()).digest()[:4], "big")
     sampling = Sampling(
-        max_tokens=config.max_prompt_tokens, temperature=config.temperature, top_p=config.top_p, stop=stop, seed=seed
+        max_tokens=config.max_prompt_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        stop=begin.stop,
+        seed=seed,
     )
-    return Request(model, "completion", prefix, sampling)
+    return Request(model, "completion", begin.prefix, sampling)
 
 
-def _ask(model: str, prompt: str, chat: bool, config: InstructConfig) -> Request:
+def answer_request(model: str, prompt: str, chat: bool, config: InstructConfig) -> Request:
+    """The request for the answer to a prompt, greedy."""
     kind, full, stop = answer_prompt(prompt, chat, config.language, config.brief_answers)
     return Request(model, kind, full, Sampling(max_tokens=config.max_answer_tokens, stop=stop))
 
