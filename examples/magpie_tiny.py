@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--url", default="", help="an OpenAI-compatible server of the same model, instead of our own")
     arguments = parser.parse_args()
 
-    teacher = produce(arguments.store, TEACHER, "tiny-smollm2", SMOLLM2, {})
+    teacher = produce(arguments.store, TEACHER, "smollm2", SMOLLM2, {})
     model_dir, model = teacher.local_dir("model"), model_identity(SMOLLM2.model_name, teacher.manifest.content_digest)
     config = InstructConfig(
         teacher=teacher.url,
