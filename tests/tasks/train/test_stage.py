@@ -138,6 +138,7 @@ def test_a_flow_that_is_struck_down_goes_on_where_it_was(tmp_path, text_pack, un
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_twenty_signals_at_random_moments_change_nothing(tmp_path, text_pack, undisturbed):
     random.seed(20)
     for trial in range(5):
