@@ -99,7 +99,7 @@ _HEADLESS = re.compile(r"[A-Z]\w+ (?:the|a|an|your|this|all|any|whether|if|in|ho
 _VERB = re.compile(
     r"\b(?P<be>(?:is|are|was|were|(?:can|may|must|should|will|cannot) (?:not )?be))\b"
     r"|\b(?:has|have|can|cannot|must|should|may|will|does|do|contains?|allows?|lets?|provides?|includes?|uses?|shows?|displays?"
-    r"|returns?|opens?|creates?|specif(?:y|ies)|defines?|works?|supports?|consists?|depends?|means?|adds?|changes?|sets?"
+    r"|returns?|opens?|creates?|specify|specifies|defines?|works?|supports?|consists?|depends?|means?|adds?|changes?|sets?"
     r"|selects?|rejects?|removes?|determines?|lists?|starts?|stops?|holds?|gives?|takes?|makes?|runs?|keeps?|stores?|sends?|reads?|writes?|calls?|needs?)\b"
 )
 _CUES = {  # what a sentence must hold to answer this kind of question
