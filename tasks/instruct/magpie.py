@@ -14,7 +14,7 @@ from tasks.answers import Reply, answer_all
 from tasks.artifact import Artifact, Stage, Unit, Workspace
 from tasks.generation import policy_for, served
 from tasks.instruct.config import InstructConfig, InstructGates
-from tasks.instruct.wording import Elicitation, answer_prompt, elicitation
+from tasks.instruct.wording import Elicitation, answer_prompt, elicitation, from_example
 from tasks.records import CHAT, document_id, meta_json, table
 from tasks.requests import Answer, DeadLetter, Generator, Request, Sampling, model_identity
 
@@ -105,6 +105,12 @@ def tidy_prompt(text: str) -> str:
     return plain.strip().strip("*").strip("\"'「」『』“”").strip()
 
 
+def tidy_answer(text: str) -> str:
+    """The answer without the sentence that only says that one is coming."""
+    plain = text.strip()
+    return _OPENER.sub("", plain).strip() or plain
+
+
 def prompt_gate(text: str, finish: str, config: InstructConfig) -> str | None:
     """What a prompt must be."""
     g: InstructGates = config.gates
@@ -127,7 +133,7 @@ def prompt_gate(text: str, finish: str, config: InstructConfig) -> str | None:
 
 def answer_gate(prompt: str, answer: Answer, config: InstructConfig) -> str | None:
     """What an answer must be."""
-    g, text = config.gates, answer.text.strip()
+    g, text = config.gates, tidy_answer(answer.text)
     return (
         ("answer_truncated" if answer.finish == "length" else None)
         or _named("answer", gates.length(text, g.min_answer_chars, g.max_answer_chars))
@@ -137,6 +143,7 @@ def answer_gate(prompt: str, answer: Answer, config: InstructConfig) -> str | No
         or _named("answer", gates.refusal(text))
         or _named("answer", gates.repetition(text, g.max_repeated))
         or ("answer_echo" if _echoes(prompt, text) else None)
+        or ("answer_from_example" if from_example(prompt, text, config.language) else None)
         or _named("answer", gates.wrong_language(text, config.language))
     )
 
@@ -148,6 +155,13 @@ _CODE_OR_MATHS = re.compile(
     r"(?i)```|\b(?:python|java|javascript|ruby|sql|c\+\+|bash|code|function|algorithm|regex|dataframe|calculate|equation"
     r"|solve|sum of|average of|integers?|derivative|integral|probability|formula|theorem)\b"
     r"|関数|方程式|計算し|プログラム|\d+ ?[+*×÷/=] ?\d+"
+)
+_HELPFUL = (
+    r"(?:yes, )?i(?:'d| would|'m| am|'ll| can| will)? (?:be )?(?:happy|glad|here|love|delighted) to (?:help|assist)"
+)
+_OPENER = re.compile(
+    rf"(?i)^(?:(?:sure|absolutely|certainly|of course|great)\b[,!.]? *)?{_HELPFUL}[^.!?:\n]*[.!:]\s*"
+    r"|^(?:sure|absolutely|certainly|of course)[!.]\s+"
 )
 _ASKING = {
     "en": re.compile(
@@ -164,10 +178,11 @@ def _asks(text: str, language: str) -> bool:
 
 
 def _echoes(prompt: str, answer: str) -> bool:
-    """The answer is the question again."""
-    return gates.similarity(gates.shingles(prompt), gates.shingles(answer)) > 0.7 or answer.rstrip().endswith(
-        ("?", "？")
-    )
+    """The answer is the question again, or asks back."""
+    if gates.similarity(gates.shingles(prompt), gates.shingles(answer)) > 0.7 or answer.rstrip().endswith(("?", "？")):
+        return True
+    sentences = [part for part in gates.SENTENCE_BREAK.split(answer) if part.strip()]
+    return 2 * sum(part.rstrip().endswith(("?", "？")) for part in sentences) >= len(sentences)
 
 
 def _named(part: str, reason: str | None) -> str | None:
@@ -235,7 +250,7 @@ def _conversation(
     """Where the conversation goes (by a hash of the prompt, so equal prompts never part) and its row."""
     source = f"magpie-{config.language}"
     share = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big") / 2**64
-    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": answer.text.strip()}]
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": tidy_answer(answer.text)}]
     messages = json.dumps(turns, ensure_ascii=False)
     return "heldout" if share < config.held_out_fraction else "train", {
         "id": document_id(source, "", messages),

@@ -51,6 +51,7 @@ FEW_SHOT = {
         "User: ",
     ),
 }
+EXAMPLE_RUN_CHARS = {"en": 32, "ja": 8}
 BRIEFLY = {
     "en": "You answer questions in one or two short sentences.",
     "ja": "質問に一文か二文で短く答えてください。",
@@ -120,6 +121,15 @@ def answer_prompt(prompt: str, chat: bool, language: str, brief: bool) -> tuple[
     examples, question, answer = ANSWER_FEW_SHOT[language]
     shown = "".join(f"{question}{asked}\n{answer}{said}\n\n" for asked, said in examples)
     return "completion", f"{shown}{question}{prompt}\n{answer.rstrip()}", ("\n\n", f"\n{question.rstrip()}")
+
+
+def from_example(prompt: str, answer: str, language: str) -> bool:
+    """Whether an answer repeats a run of an example's answer to another question."""
+    for asked, said in ANSWER_FEW_SHOT.get(language, ((), "", ""))[0]:
+        runs = {said[i : i + EXAMPLE_RUN_CHARS[language]] for i in range(len(said) - EXAMPLE_RUN_CHARS[language] + 1)}
+        if asked != prompt and any(run in answer for run in runs):
+            return True
+    return False
 
 
 def _chat_template(model_dir: Path) -> str:

@@ -163,12 +163,44 @@ def test_of_near_duplicates_the_first_stays_and_dead_letters_are_named():
         pytest.param("My wife and I have two cats.", "stop", "answer_persona", id="claims a life"),
         pytest.param("Why do cats sleep so much?", "stop", "answer_echo", id="the question again"),
         pytest.param("I'd be happy to help. What is your cat's name?", "stop", "answer_echo", id="asks back"),
+        pytest.param(
+            "Cats hunt at night. What's your cat like? So they sleep by day.", "stop", None, id="one question of three"
+        ),
+        pytest.param(
+            "I'm here to help. What's your cat like? I can offer support.",
+            "stop",
+            "answer_echo",
+            id="half of it asks back",
+        ),
+        pytest.param("I'd be happy to help you with that.", "stop", None, id="nothing but an opener stays as it is"),
+        pytest.param(
+            "Cats: the air scatters blue light more than red light.",
+            "stop",
+            "answer_from_example",
+            id="an example's answer",
+        ),
         pytest.param("They sleep a lot. They sleep a lot. They sleep a lot.", "stop", "answer_repetition", id="a loop"),
         pytest.param("猫は夜に狩りをするからです。", "stop", "answer_wrong_language", id="Japanese"),
     ],
 )
 def test_answers_are_judged(answer, finish, reason):
     assert magpie.answer_gate("Why do cats sleep so much?", said(answer, finish), config()) == reason
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ("I'd be happy to help you with that. Start by making a list.", "Start by making a list."),
+        ("Sure, I'd be happy to help. Start now.", "Start now."),
+        ("Absolutely! Start now.", "Start now."),
+        ("Yes, I'm happy to help: start now.", "start now."),
+        ("Sure enough, it works.", "Sure enough, it works."),
+        ("I would love to visit Rome.", "I would love to visit Rome."),
+        ("I'm here to help you.", "I'm here to help you."),
+    ],
+)
+def test_an_opener_that_says_nothing_is_cut_off(said, kept):
+    assert magpie.tidy_answer(said) == kept
 
 
 def test_rejected_conversations_are_counted_and_the_rows_add_up(tmp_path):
