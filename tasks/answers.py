@@ -5,6 +5,7 @@ a run that dies asks nothing twice but what was in flight.
 """
 
 import asyncio
+import collections.abc
 import contextlib
 import logging
 import queue
@@ -24,6 +25,7 @@ from tasks.requests import Answer, DeadLetter, Failure, Generator, Overloaded, R
 log = logging.getLogger(__name__)
 
 Reply = Answer | DeadLetter
+Replies = collections.abc.Generator[tuple[Request, Reply], None, None]  # close it to stop asking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +88,7 @@ def answer_all(
     tally: Tally | None = None,
     label: str = "ask",
     total: int | None = None,
-) -> Iterator[tuple[Request, Reply]]:
+) -> Replies:
     """Each request with its answer or the reason why there is none, in the order of the requests.
 
     The generator is made ready only if something must be sent. Equal requests are asked once.

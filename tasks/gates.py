@@ -2,8 +2,8 @@
 
 import functools
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Mapping
 from typing import Any
 
 from tasks.errors import DataFault
@@ -128,29 +128,36 @@ def similarity(a: frozenset[str], b: frozenset[str]) -> float:
     return len(a & b) / len(a | b) if a or b else 1.0
 
 
-def require_yield(
-    what: str, kept: Sequence[tuple[int, int]], reasons: Mapping[str, int], *, preview: int, least: float
-) -> None:
-    """Stop a run whose answers are nearly all rejected, at the preview or when the yield falls later.
+class YieldWatch:
+    """Stops a run whose answers are nearly all rejected, at the preview or when the yield falls later.
 
     Args:
-        kept: (rows in, rows kept) of each unit so far, in order.
         preview: rows that must be there before anything is judged; also the length of the window that is judged.
-
-    Raises:
-        DataFault: fewer than `least` of the last `preview` rows were kept.
+        least: share of the window that must be kept.
     """
-    rows = good = 0
-    for rows_in, rows_out in reversed(kept):
-        rows, good = rows + rows_in, good + rows_out
-        if rows >= preview:
-            break
-    if rows < preview or good >= least * rows:
-        return
-    worst = ", ".join(f"{reason} {n}" for reason, n in sorted(reasons.items(), key=lambda item: -item[1])[:6])
-    raise DataFault(
-        f"{what}: {good} of the last {rows} answers passed the gates ({good / rows:.1%}, min_yield={least:.1%}). "
-        f"Rejected so far: {worst}. A teacher that writes almost nothing usable wastes the rest of the run. "
-        "Look at the rows in rejects/ of the artifact; then choose a better teacher or prompt, loosen the gate that "
-        "rejects, or lower min_yield. Answers are kept: nothing is asked twice."
-    )
+
+    def __init__(self, what: str, *, preview: int, least: float):
+        self._what, self._preview, self._least = what, preview, least
+        self._window: deque[tuple[int, int]] = deque()
+        self._reasons: Counter[str] = Counter()
+
+    def add(self, rows: int, kept: int, reasons: Mapping[str, int]) -> None:
+        """Take in one unit of work, in order.
+
+        Raises:
+            DataFault: fewer than `least` of the last `preview` rows were kept.
+        """
+        self._reasons.update(reasons)
+        self._window.append((rows, kept))
+        while sum(size for size, _ in self._window) - self._window[0][0] >= self._preview:
+            self._window.popleft()
+        total, good = (sum(column) for column in zip(*self._window, strict=True))
+        if total < self._preview or good >= self._least * total:
+            return
+        worst = ", ".join(f"{reason} {n}" for reason, n in self._reasons.most_common(6))
+        raise DataFault(
+            f"{self._what}: {good} of the last {total} answers passed the gates ({good / total:.1%}, min_yield="
+            f"{self._least:.1%}). Rejected so far: {worst}. A teacher that writes almost nothing usable wastes the "
+            "rest of the run. Look at the rows in rejects/ of the artifact; then choose a better teacher or prompt, loosen "
+            "the gate that rejects, or lower min_yield. Answers are kept: nothing is asked twice."
+        )

@@ -37,6 +37,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SERVED_NAME = "served"
 GRACE_S = 8.0  # between SIGTERM and SIGKILL
 POLL_S = 0.2
+HEALTH_PATIENCE_S = 60.0  # for a server that lives but does not answer
+RESTART_WINDOW_S = 1800.0  # restarts longer ago are forgiven
 LOG_LINES = 12
 CHECK_TIMEOUT_S = 5.0
 HEAD_DIMS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)  # what vLLM's CPU attention has kernels for
@@ -58,7 +60,7 @@ class Serving(BaseModel):
     kv_cache_gib: int = Field(default=1, gt=0, description="Memory for keys and values on a CPU host.")
     start_timeout_s: float = Field(default=600.0, gt=0, description="Longest wait for our own server to start.")
     request_timeout_s: float = Field(default=600.0, gt=0, description="Longest wait for one answer.")
-    max_restarts: int = Field(default=3, ge=0, description="How often our own server is restarted after it died.")
+    max_restarts: int = Field(default=3, ge=0, description="How often our own server is restarted within half an hour.")
     keep_alive_s: float = Field(default=45.0, ge=0, description="How long our own server outlives its last user.")
     arguments: tuple[str, ...] = Field(default=(), description="Further arguments for our own server.")
 
@@ -103,7 +105,7 @@ class VllmServer:
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
-        self._starts = 0
+        self._starts: list[float] = []  # when, by the monotonic clock
         self.start_seconds: float | None = None
 
     def __enter__(self) -> "VllmServer":
@@ -128,13 +130,15 @@ class VllmServer:
             HostFault: it died at start, did not become ready in time, or died too often.
         """
         with self._lock:
-            if self._is_healthy():
+            if self._is_healthy(HEALTH_PATIENCE_S):
                 return self._base
             self._stop()
-            if self._starts > self._serving.max_restarts:
+            self._starts = [start for start in self._starts if time.monotonic() - start < RESTART_WINDOW_S]
+            if len(self._starts) > self._serving.max_restarts:
                 raise HostFault(
-                    f"The vLLM server for {self._model_dir} died {self._starts} times (max_restarts="
-                    f"{self._serving.max_restarts}). Its last lines ({self._log}):\n{self._tail()}\n"
+                    f"The vLLM server for {self._model_dir} died {len(self._starts)} times within "
+                    f"{RESTART_WINDOW_S / 60:.0f} minutes (max_restarts={self._serving.max_restarts}). Its "
+                    f"last lines ({self._log}):\n{self._tail()}\n"
                     "A server that keeps dying is short of memory or meets a request it cannot stand. Free memory, "
                     "lower serving.kv_cache_gib or serving.max_sequences, then run the same command again: "
                     "answers that came are kept."
@@ -154,14 +158,20 @@ class VllmServer:
     def _base(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
-    def _is_healthy(self) -> bool:
-        if self._process is None or self._process.poll() is not None:
-            return False
-        try:
-            with urllib.request.urlopen(f"{self._base}/health", timeout=CHECK_TIMEOUT_S):
-                return True
-        except (OSError, urllib.error.URLError):
-            return False
+    def _is_healthy(self, patience_s: float = 0.0) -> bool:
+        """Whether it answers; one that lives but is slow, as on a loaded machine, is given time."""
+        until = time.monotonic() + patience_s
+        while self._process is not None and self._process.poll() is None:
+            try:
+                with urllib.request.urlopen(f"{self._base}/health", timeout=CHECK_TIMEOUT_S):
+                    return True
+            except urllib.error.HTTPError:
+                return False  # it says itself that its engine is dead
+            except OSError:
+                if time.monotonic() >= until:
+                    return False
+                time.sleep(POLL_S)
+        return False
 
     def _start(self) -> None:
         python = server_python()
@@ -171,7 +181,7 @@ class VllmServer:
         for record in self._log.parent.glob("server-*.json"):
             if killed := guard.sweep(record):
                 log.warning("killed %d processes that a run which died had left: %s", len(killed), killed)
-        self._starts += 1
+        self._starts.append(time.monotonic())
         command = [
             *(sys.executable, "-I", str(Path(guard.__file__)), str(os.getpid()), str(GRACE_S), str(self._record)),
             *(str(python), "-m", "vllm.entrypoints.openai.api_server"),

@@ -1,5 +1,6 @@
 """Magpie: the teacher writes the user's turns from nothing, then answers those that pass the gates (recipes.md 5.6)."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -10,7 +11,7 @@ from typing import Any
 
 from tasks import gates
 from tasks.answer_store import AnswerStore, answers_url
-from tasks.answers import Reply, answer_all
+from tasks.answers import Replies, Reply, answer_all
 from tasks.artifact import Artifact, Stage, Unit, Workspace
 from tasks.generation import policy_for, served
 from tasks.instruct.config import InstructConfig, InstructGates
@@ -37,8 +38,13 @@ def make_conversations(workspace: Workspace, config: InstructConfig, inputs: dic
     starts = range(0, config.num_prompts, size)
     keys = [f"{start // size:05d}" for start in starts]
     workspace.expect_units(len(keys))
-    missing = [key for key in keys if workspace.unit_record(key) is None]
-    _check_yield(workspace, config)
+    watch = gates.YieldWatch(workspace.name, preview=config.preview_requests, least=config.min_yield)
+    missing: list[str] = []
+    for key in keys:
+        if record := workspace.unit_record(key):
+            watch.add(record.counts.in_, record.counts.out, record.counts.dropped)
+        else:
+            missing.append(key)
     if missing:
         with served(model_dir, config.serving, workspace.scratch.parent / "servers") as generator:
             ask = _Asker(generator, AnswerStore(answers_url(workspace.url)), config, workspace.name)
@@ -54,13 +60,14 @@ def make_conversations(workspace: Workspace, config: InstructConfig, inputs: dic
                 for text, reason, _ in blocks[key]
                 if reason is None
             ]
-            replies = ask(asks, "answers")
-            for key in missing:
-                with workspace.unit(key) as unit:
-                    _write_unit(unit, blocks[key], replies, config, facts)
-                _check_yield(workspace, config)
-            for _ in replies:  # lets the engine close its books
-                pass
+            with contextlib.closing(ask(asks, "answers")) as replies:
+                for key in missing:
+                    with workspace.unit(key) as unit:
+                        _write_unit(unit, blocks[key], replies, config, facts)
+                    if record := workspace.unit_record(key):
+                        watch.add(record.counts.in_, record.counts.out, record.counts.dropped)
+                for _ in replies:  # lets the engine close its books
+                    pass
     _note_totals(workspace)
 
 
@@ -73,7 +80,7 @@ class _Asker:
     config: InstructConfig
     name: str
 
-    def __call__(self, requests: Sequence[Request], what: str) -> Iterator[tuple[Request, Reply]]:
+    def __call__(self, requests: Sequence[Request], what: str) -> Replies:
         policy = policy_for(self.config.serving)
         label = f"{what} {self.name}"
         return answer_all(requests, self.generator, self.store, policy=policy, label=label, total=len(requests))
@@ -266,17 +273,8 @@ def _conversation(
 def _check_prompts(name: str, prompts: Prompts, config: InstructConfig) -> None:
     """Stop before the rest is drawn when the prompts themselves are no use."""
     reasons = Counter(reason for _, reason, _ in prompts if reason)
-    kept = [(len(prompts), len(prompts) - reasons.total())]
-    gates.require_yield(f"prompts of {name}", kept, reasons, preview=config.preview_requests, least=config.min_yield)
-
-
-def _check_yield(workspace: Workspace, config: InstructConfig) -> None:
-    records = workspace.units()
-    reasons: Counter[str] = Counter()
-    for record in records:
-        reasons.update(record.counts.dropped)
-    kept = [(record.counts.in_, record.counts.out) for record in records]
-    gates.require_yield(workspace.name, kept, reasons, preview=config.preview_requests, least=config.min_yield)
+    watch = gates.YieldWatch(f"prompts of {name}", preview=config.preview_requests, least=config.min_yield)
+    watch.add(len(prompts), len(prompts) - reasons.total(), reasons)
 
 
 def _note_totals(workspace: Workspace) -> None:

@@ -1,6 +1,9 @@
 """Documents -> chunks -> requests -> answers -> gates -> synthetic documents, in units of a few dozen requests."""
 
+import contextlib
 import hashlib
+import heapq
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ from tasks.answer_store import AnswerStore, answers_url
 from tasks.answers import Reply, answer_all
 from tasks.artifact import Artifact, Stage, Unit, Workspace
 from tasks.errors import DataFault
-from tasks.gates import require_yield
+from tasks.gates import YieldWatch
 from tasks.generation import policy_for, served
 from tasks.records import DOCUMENT, document_id, meta_json, table
 from tasks.requests import DeadLetter, Request, model_identity
@@ -23,6 +26,7 @@ from tasks.synth.recipes import RECIPES
 from tasks.synth.recipes.recipe import CountTokens, NotKept, Recipe
 
 INPUT = "train/"
+OVERSAMPLE = 4  # documents read for each request, at first
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def synthesize(workspace: Workspace, config: SynthConfig, inputs: dict[str, Arti
     model_dir = teacher.local_dir("model")
     identity = model_identity(facts["name"], teacher.manifest.content_digest)
     recipe = RECIPES[config.recipe]
-    items = list(choose(inputs["documents"], config, recipe, identity, facts["chat"], token_counter(model_dir)))
+    items = choose(inputs["documents"], config, recipe, identity, facts["chat"], token_counter(model_dir))
     if not items:
         raise DataFault(
             f"{inputs['documents'].url}: no piece of its {INPUT} documents suits recipe {config.recipe!r} (language="
@@ -58,12 +62,17 @@ def synthesize(workspace: Workspace, config: SynthConfig, inputs: dict[str, Arti
     units = {f"{n // size:05d}": items[n : n + size] for n in range(0, len(items), size)}
     workspace.note(licences=facts["licence"], teachers=facts["name"])
     workspace.expect_units(len(units))
-    missing = [key for key in units if workspace.unit_record(key) is None]
+    watch = YieldWatch(workspace.name, preview=config.preview_requests, least=config.min_yield)
+    missing: list[str] = []
+    for key in units:
+        if record := workspace.unit_record(key):
+            watch.add(record.counts.in_, record.counts.out, record.counts.dropped)
+        else:
+            missing.append(key)
     first = list(units)[: -(-config.preview_requests // size)]  # judged before anything else is asked
-    check_yield(workspace, config)
     with served(model_dir, config.serving, workspace.scratch.parent / "servers") as generator:
         for group in ([key for key in missing if key in first], [key for key in missing if key not in first]):
-            replies = answer_all(
+            asking = answer_all(
                 (item.request for key in group for item in units[key]),
                 generator,
                 AnswerStore(answers_url(workspace.url)),
@@ -71,31 +80,45 @@ def synthesize(workspace: Workspace, config: SynthConfig, inputs: dict[str, Arti
                 label=f"synth {workspace.name}",
                 total=sum(len(units[key]) for key in group),
             )
-            for key in group:
-                with workspace.unit(key) as unit:
-                    write_unit(unit, units[key], replies, config, facts)
-                check_yield(workspace, config)
-            for _ in replies:  # lets the engine close its books
-                pass
+            with contextlib.closing(asking) as replies:
+                for key in group:
+                    with workspace.unit(key) as unit:
+                        write_unit(unit, units[key], replies, config, facts)
+                    if record := workspace.unit_record(key):
+                        watch.add(record.counts.in_, record.counts.out, record.counts.dropped)
+                for _ in replies:  # lets the engine close its books
+                    pass
     note_totals(workspace)
 
 
 def choose(
     documents: Artifact, config: SynthConfig, recipe: Recipe, model: str, chat: bool, count: CountTokens
-) -> Iterator[Item]:
+) -> list[Item]:
     """The first `max_requests` chunks of documents in an order that depends on nothing but the seed and their ids."""
-    rows = [row for batch in read_documents(documents, INPUT) for row in batch.to_pylist()]
-    rows.sort(key=lambda row: hashlib.sha256(f"{config.seed} {row['id']}".encode()).digest())
-    taken = 0
+    order = {
+        row_id: hashlib.sha256(f"{config.seed} {row_id}".encode()).digest()
+        for batch in read_documents(documents, INPUT, ["id"])
+        for row_id in batch["id"].to_pylist()
+    }
+    wanted = OVERSAMPLE * config.max_requests
+    while True:  # some documents hold nothing for the recipe: take more until there is enough
+        ids = set(heapq.nsmallest(wanted, order, key=order.__getitem__))
+        rows = [row for batch in read_documents(documents, INPUT) for row in batch.to_pylist() if row["id"] in ids]
+        rows.sort(key=lambda row: order[row["id"]])
+        items = list(itertools.islice(_items(rows, config, recipe, model, chat, count), config.max_requests))
+        if len(items) == config.max_requests or len(ids) == len(order):
+            return items
+        wanted *= OVERSAMPLE
+
+
+def _items(
+    rows: Sequence[Mapping[str, Any]], config: SynthConfig, recipe: Recipe, model: str, chat: bool, count: CountTokens
+) -> Iterator[Item]:
     for row in rows:
-        for index, chunk in enumerate(recipe.chunks(row["text"], config, count)):
-            if index >= config.chunks_per_document or taken >= config.max_requests:
-                break
+        chunks = itertools.islice(recipe.chunks(row["text"], config, count), config.chunks_per_document)
+        for index, chunk in enumerate(chunks):
             ask = recipe.ask(chunk, config, chat)
             yield Item(row, index, chunk, Request(model, ask.kind, ask.prompt, ask.sampling))
-            taken += 1
-        if taken >= config.max_requests:
-            return
 
 
 def write_unit(
@@ -162,16 +185,6 @@ def token_counter(model_dir: Path) -> CountTokens:
     """How many tokens of the teacher a text is."""
     tokenizer = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def check_yield(workspace: Workspace, config: SynthConfig) -> None:
-    """See `require_yield`; looks at all finished units, in order."""
-    records = workspace.units()
-    reasons: Counter[str] = Counter()
-    for record in records:
-        reasons.update(record.counts.dropped)
-    kept = [(record.counts.in_, record.counts.out) for record in records]
-    require_yield(workspace.name, kept, reasons, preview=config.preview_requests, least=config.min_yield)
 
 
 def note_totals(workspace: Workspace) -> None:

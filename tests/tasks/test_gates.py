@@ -128,15 +128,18 @@ def test_the_same_question_in_other_letters_is_the_same():
         pytest.param([(30, 3)], False, id="not looked at yet"),
         pytest.param([(32, 4)], False, id="enough"),
         pytest.param([(32, 30), (32, 1)], True, id="a good beginning does not pay for a bad end"),
-        pytest.param([(32, 0), (32, 30)], False, id="it recovered"),
+        pytest.param([(16, 0), (16, 4), (16, 0)], False, id="the window moves: 4 of the last 32"),
+        pytest.param([(16, 4), (16, 0), (16, 0)], True, id="the window moves: 0 of the last 32"),
     ],
 )
 def test_a_low_or_falling_yield_stops_the_run(kept, stops):
     def check() -> None:
-        gates.require_yield("tiny", kept, {"empty": 9, "loop": 20}, preview=32, least=0.1)
+        watch = gates.YieldWatch("tiny", preview=32, least=0.1)
+        for rows, good in kept:
+            watch.add(rows, good, {"empty": 9, "loop": 20})
 
     if stops:
-        with pytest.raises(DataFault, match=r"(?s)min_yield=10.0%.*loop 20, empty 9.*rejects/"):
+        with pytest.raises(DataFault, match=r"(?s)min_yield=10.0%.*loop \d+, empty \d+.*rejects/"):
             check()
     else:
         check()

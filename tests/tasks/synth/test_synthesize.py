@@ -166,6 +166,32 @@ def test_a_teacher_that_writes_nothing_usable_stops_the_run_at_the_preview(tmp_p
     assert max(stub.asked.values()) == 1
 
 
+def test_more_documents_are_read_when_the_first_hold_nothing_for_the_recipe(tmp_path, documents):
+    empty = [
+        {
+            "id": f"{i:016x}",
+            "text": "Menu",
+            "url": "",
+            "source": "s",
+            "language": "en",
+            "licence": "CC0-1.0",
+            "crawl_time": "",
+            "meta": "{}",
+        }
+        for i in range(60)
+    ]
+    good_one = {**empty[0], "id": "good", "text": passage("mail server")}
+    corpus = artifact(tmp_path / "store", "dedup", "sparse", {"train/0.parquet": table([*empty, good_one], DOCUMENT)})
+    with stub_api(good) as stub:
+        made = run(tmp_path, corpus, config(stub, max_requests=2))
+    assert made.manifest.counts.out == 1
+
+
+def test_a_corpus_without_a_piece_for_the_recipe_says_so(tmp_path, documents):
+    with stub_api(good) as stub, pytest.raises(DataFault, match=r"no piece of its train/ documents suits recipe"):
+        run(tmp_path, documents, config(stub, chunk_tokens=3))
+
+
 def test_equal_documents_are_written_once(tmp_path, documents):
     with stub_api(good) as stub:
         made = run(tmp_path, documents, config(stub, unit_requests=8))
