@@ -158,6 +158,6 @@ class YieldWatch:
         raise DataFault(
             f"{self._what}: {good} of the last {total} answers passed the gates ({good / total:.1%}, min_yield="
             f"{self._least:.1%}). Rejected so far: {worst}. A teacher that writes almost nothing usable wastes the "
-            "rest of the run. Look at the rows in rejects/ of the artifact; then choose a better teacher or prompt, loosen "
-            "the gate that rejects, or lower min_yield. Answers are kept: nothing is asked twice."
+            "rest of the run. Look at the rows in rejects/ of the artifact; then choose a better teacher or prompt, "
+            "loosen the gate that rejects, or lower min_yield. Answers are kept: nothing is asked twice."
         )
