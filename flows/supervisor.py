@@ -5,6 +5,7 @@ import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,16 @@ RESTARTS = 5  # of one program within RESTART_WINDOW, then something is wrong fo
 RESTART_WINDOW = 600.0  # seconds
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_CHILD_SUBREAPER = 36
+# A small program that becomes the command, tied to its parent's life by PR_SET_PDEATHSIG (1). Python code between fork
+# and exec (preexec_fn) would do the same, but can hang in a process with threads.
+_TIED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the supervisor is gone")
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
 
 
 def tail(path: Path, lines: int = 15) -> str:
@@ -40,24 +50,16 @@ class Program:
     started: list[float] = field(default_factory=list)
 
     def start(self) -> None:
-        supervisor = os.getpid()
-
-        def tie() -> None:  # in the child: die with the supervisor, and not by the terminal's Ctrl-C
-            os.setsid()
-            _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != supervisor:
-                os._exit(1)
-
         self.started.append(time.monotonic())
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.command,
+                [sys.executable, "-I", "-c", _TIED, str(os.getpid()), *self.command],
                 cwd=self.cwd,
                 env=dict(self.env),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=tie,
+                start_new_session=True,  # the terminal's Ctrl-C is ours
             )
 
     @property

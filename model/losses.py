@@ -91,7 +91,7 @@ def _cross_entropy_fwd(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_
     B, T, D = hidden_BTD.shape
 
     def step(carry, chunk):
-        sums, d_table_DV = carry
+        sums, d_table = carry
         hidden_BCD, targets_BC, weights_BC = chunk
         new, (capped_BCV, slope_BCV, lse_BC) = _chunk_sums(chunk, table, softcap, z_loss)
         probs_BCV = jnp.exp(capped_BCV - lse_BC[..., None])
@@ -100,14 +100,14 @@ def _cross_entropy_fwd(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_
         d_BCV = (probs_BCV * d_lse_BC[..., None] - jnp.where(hit_BCV, weights_BC[..., None], 0)) * slope_BCV
         d_BCV = d_BCV.astype(hidden_BCD.dtype)
         d_hidden_BCD = jnp.einsum("BCV,VD->BCD", d_BCV, table, preferred_element_type=jnp.float32)
-        d_table_DV += _outer(hidden_BCD, d_BCV, cpu_kernels)
-        return (jax.tree.map(jnp.add, sums, new), d_table_DV), d_hidden_BCD.astype(hidden_BCD.dtype)
+        d_table += _table_gradient(hidden_BCD, d_BCV, cpu_kernels)
+        return (jax.tree.map(jnp.add, sums, new), d_table), d_hidden_BCD.astype(hidden_BCD.dtype)
 
     chunks = _chunks((hidden_BTD, targets_BT, weights_BT), chunk_tokens)
-    zeros = (_zeros(), jnp.zeros(table_VD.shape[::-1], jnp.float32))
-    (sums, d_table_DV), d_hidden = jax.lax.scan(step, zeros, chunks)
+    shape = table_VD.shape[::-1] if cpu_kernels else table_VD.shape
+    (sums, d_table), d_hidden = jax.lax.scan(step, (_zeros(), jnp.zeros(shape, jnp.float32)), chunks)
     d_hidden_BTD = jnp.moveaxis(d_hidden, 0, 1).reshape(B, -1, D)[:, :T]
-    d_table_VD = cpu.transposed(d_table_DV) if cpu_kernels else d_table_DV.T
+    d_table_VD = cpu.transposed(d_table) if cpu_kernels else d_table
     return _result(sums), (d_hidden_BTD, d_table_VD.astype(table_VD.dtype))
 
 
@@ -182,11 +182,15 @@ def _chunk_sums(chunk: Any, table_VD: jax.Array, softcap: float | None, z_loss: 
     return sums, (capped_BCV, slope_BCV, lse_BC)
 
 
-def _outer(hidden_BCD: jax.Array, d_BCV: jax.Array, cpu_kernels: bool) -> jax.Array:
+def _table_gradient(hidden_BCD: jax.Array, d_BCV: jax.Array, cpu_kernels: bool) -> jax.Array:
+    """The table's gradient [V, D] from one chunk; with the CPU kernels [D, V], turned once at the end.
+
+    No plain transpose here: XLA's CPU backend folds it into a bfloat16 product that it then cannot run.
+    """
     if cpu_kernels:
         hidden_MD, d_MV = (x.reshape(-1, x.shape[-1]) for x in (hidden_BCD, d_BCV))
         return cpu.product(cpu.transposed(hidden_MD), d_MV, -1, -2)
-    return jnp.einsum("BCD,BCV->DV", hidden_BCD, d_BCV, preferred_element_type=jnp.float32)
+    return jnp.einsum("BCV,BCD->VD", d_BCV, hidden_BCD, preferred_element_type=jnp.float32)
 
 
 def _zeros() -> tuple[jax.Array, ...]:

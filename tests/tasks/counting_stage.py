@@ -5,6 +5,7 @@ Run as a program it makes the artifact, so that a test can kill it: `python -m t
 
 import hashlib
 import json
+import signal
 import sys
 import time
 from pathlib import Path
@@ -90,6 +91,7 @@ def make_unit(ws: Workspace, number: int) -> str:
 
 def main(store: str, shards: str, sleep_s: str) -> None:
     """Say that the run begins, then run."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     config = CountingConfig(shards=int(shards), sleep_s=float(sleep_s))
     print("begin", flush=True)
     artifact = produce(store, COUNT, "kill", config, {})

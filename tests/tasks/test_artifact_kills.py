@@ -1,20 +1,19 @@
 """Proof that a run may die at any moment: nothing is lost, doubled or different afterwards."""
 
 import errno
-import os
 import random
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tasks.artifact import StoreFull, produce
 from tasks.manifest import MANIFEST
-from tasks.storage import LOCAL, LocalStorage
+from tasks.storage import LOCAL
 from tests.tasks.counting_stage import COUNT, ROWS, CountingConfig, rows_of, tree
+from tests.tasks.dying_disk import Dies, run_with
 
 ROOT = Path(__file__).parents[2]
 KILLS = 30
@@ -61,57 +60,18 @@ def test_after_thirty_kills_at_random_moments_the_bytes_are_those_of_an_undistur
     assert resumed >= 5, "the kills came too early or too late to prove anything"
 
 
-class Dies(LocalStorage):
-    """A disk on which the process dies (or the space ends) at the n-th change."""
-
-    def __init__(self, at: int, fault: Any):
-        self.left, self.fault = at, fault
-
-    def step(self) -> None:
-        self.left -= 1
-        if self.left < 0:
-            self.fault()
-
-    def write(self, url: str, source: Any) -> None:
-        self.step()
-        super().write(url, source)
-
-    def remove(self, url: str) -> None:
-        self.step()
-        super().remove(url)
-
-
-def run_with(storage: LocalStorage, store: str, config: CountingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr("tasks.storage.LOCAL", storage)
-        produce(store, COUNT, "kill", config, {})
-
-
-def test_a_death_before_each_single_change_of_the_disk_is_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    config = CountingConfig(shards=3)
+def test_a_death_before_each_single_change_of_the_disk_is_repaired(tmp_path: Path):
     expected = undisturbed(tmp_path, 3)
-    at = 0
-    while True:
-        store = str(tmp_path / f"store-{at}")
-        child = os.fork()
-        if child == 0:
-            try:
-                run_with(Dies(at, lambda: os._exit(9)), store, config, monkeypatch)
-            finally:
-                os._exit(0)
-        _, status = os.waitpid(child, 0)
-        artifact = produce(store, COUNT, "kill", config, {})
+    command = [sys.executable, "-m", "tests.tasks.dying_disk", str(tmp_path), "3"]
+    deaths = int(subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout)
+    assert deaths > 3 * 4, "each unit has at least four writes"
+    for at in range(deaths + 1):
+        artifact = produce(str(tmp_path / f"store-{at}"), COUNT, "kill", CountingConfig(shards=3), {})
         assert tree(artifact.url) == expected, f"died before change {at}"
-        if os.waitstatus_to_exitcode(status) == 0:
-            break
-        at += 1
-    assert at > 3 * 4, "each unit has at least four writes"
-    assert LOCAL.version(artifact.url + "/" + MANIFEST)
+        assert LOCAL.version(artifact.url + "/" + MANIFEST)
 
 
-def test_a_full_disk_at_each_single_write_stops_with_the_reason_and_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_full_disk_at_each_single_write_stops_with_the_reason_and_loses_nothing(tmp_path: Path):
     def full() -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "/some/file")
 
@@ -120,7 +80,7 @@ def test_a_full_disk_at_each_single_write_stops_with_the_reason_and_loses_nothin
     for at in range(3 * 4 + 4):  # a unit has four writes; lease, config, expected units and manifest one each
         store = str(tmp_path / f"store-{at}")
         with pytest.raises(StoreFull, match=r"MiB free(.|\n)*nestling gc") as stopped:
-            run_with(Dies(at, full), store, config, monkeypatch)
+            run_with(Dies(at, full), store, config)
         assert len(str(stopped.value)) < 1200, "one screen"
         done = {path: path.stat().st_mtime_ns for path in Path(store).glob("count/*/ledger/*.json")}
         artifact = produce(store, COUNT, "kill", config, {})

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from tasks.artifact import Artifact
+from tests.tasks.train import nano
 from tests.tasks.training_data import chat, document, make_pack, make_tokenizer, turns
 
 WORDS = "one two three quick brown fox jumps over lazy dogs 日本語 を 話します".split()  # noqa: SIM905
@@ -19,6 +20,13 @@ def compile_cache(tmp_path_factory):
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         yield
         jax.config.update("jax_compilation_cache_dir", None)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nano_is_known():
+    """`gemma2/nano` is a size here and nowhere else."""
+    with nano.known():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,11 @@
 """A model small enough to train in a test, and `python -m tests.tasks.train.nano RUN.json`, a trainer that knows it."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 from model.families import FAMILIES, gemma2
 from tasks.artifact import Artifact
@@ -10,7 +13,7 @@ from tasks.train.config import TrainConfig
 from tasks.train.run import RunSpec
 from tasks.train.stage import resolve
 
-gemma2.SIZES["nano"] = replace(
+NANO = replace(
     gemma2.SIZES["tiny"],
     embed_dim=32,
     num_layers=2,
@@ -22,7 +25,14 @@ gemma2.SIZES["nano"] = replace(
     max_seq_len=64,
     local_window=16,
 )
-assert FAMILIES["gemma2"] is gemma2
+
+
+@contextlib.contextmanager
+def known() -> Iterator[None]:
+    """While it lasts, `gemma2/nano` is a size of its family."""
+    assert FAMILIES["gemma2"] is gemma2
+    with patch.dict(gemma2.SIZES, nano=NANO):
+        yield
 
 SMALL = {
     "model": "gemma2/nano",
@@ -49,4 +59,5 @@ def nano_spec(run_dir: Path, data: Artifact, base: Artifact | None = None, **cha
 if __name__ == "__main__":
     from tasks.train.__main__ import main
 
-    os._exit(main())
+    with known():
+        os._exit(main())

@@ -110,10 +110,11 @@ import sys
 from tasks.artifact import open_artifact, produce
 from tasks.train import stage
 from tasks.train.launcher import LocalLauncher
-from tests.tasks.train.nano import nano_config
+from tests.tasks.train.nano import known, nano_config
 from tests.tasks.train.test_stage import LONG, NANO
 stage.LAUNCHERS["local"] = LocalLauncher(NANO)
-produce(sys.argv[1], stage.TRAIN, "nano", nano_config(**LONG), {"data": open_artifact(sys.argv[2])}, lease_ttl_s=2)
+with known():
+    produce(sys.argv[1], stage.TRAIN, "nano", nano_config(**LONG), {"data": open_artifact(sys.argv[2])}, lease_ttl_s=2)
 """
 
 
