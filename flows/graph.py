@@ -4,6 +4,7 @@ A step is one artifact to make: a stage, a name, a config, and the steps (or fin
 is plain data, so it can be explained before anything runs.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ from tasks.artifact import Artifact, Stage, open_artifact, produce
 from tasks.catalog import Verdict, explain
 from tasks.config import StageConfig
 from tasks.identity import code_digest
+
+log = logging.getLogger(__name__)
 
 Outputs = Mapping[str, "Step"]
 NOTHING: Outputs = {}
@@ -179,7 +182,9 @@ def run(steps: Outputs, store: str, *, prefect: bool, rerun: frozenset[str] = fr
     check_machine(steps)
     made: dict[int, Artifact] = {}
     stale: list[str] = []
-    for step in walk(steps):
+    order = walk(steps)
+    for number, step in enumerate(order, 1):
+        log.info("step %d of %d: %s", number, len(order), step.label)
         inputs = {
             role: made[id(parent)] if isinstance(parent, Step) else open_artifact(parent)
             for role, parent in step.parents.items()

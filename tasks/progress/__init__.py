@@ -83,10 +83,10 @@ class Bar:
         self._tell()
 
     def resume(self, done: float) -> None:
-        """Say what an earlier run had done: it counts for the share, not for the rate."""
+        """Say what was done before, or while starting: it counts for the share, not for the rate."""
         with self._lock:
             self.done += done
-            self._samples = deque((at, value + done) for at, value in self._samples)
+            self._samples = deque([(time.monotonic(), self.done)])
             self._first += done
         self._tell()
 

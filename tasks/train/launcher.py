@@ -114,6 +114,7 @@ def train_to_the_end(spec: RunSpec, launcher: Launcher, label: str, steps: int) 
         follow.resume()
         while True:
             starts += 1
+            follow.is_warm = False
             spec.error.unlink(missing_ok=True)
             code = launcher.run(spec, run_json, follow)
             if code == DONE:
@@ -137,6 +138,7 @@ class _Follower:
     bar: Bar
     step: int = 0
     offset: int = 0
+    is_warm: bool = False  # the first step of a trainer holds its start and its compilation
 
     def resume(self) -> None:
         """Count what an earlier run did as done."""
@@ -150,8 +152,11 @@ class _Follower:
         line = self._newest()
         if line is not None and line["step"] > self.step:
             note = f"loss {line['loss']:.3f}, {line['tokens_per_s']:,.0f} tokens/s"
-            self.bar.advance(line["step"] - self.step, note=note)
-            self.step = line["step"]
+            if not self.is_warm:
+                self.bar.resume(line["step"] - self.step)
+            else:
+                self.bar.advance(line["step"] - self.step, note=note)
+            self.step, self.is_warm = line["step"], True
 
     def _newest(self) -> dict[str, Any] | None:
         if not self.path.exists():

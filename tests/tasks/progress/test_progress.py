@@ -53,6 +53,16 @@ def test_what_an_earlier_run_did_counts_for_the_share_not_for_the_rate(clock: li
     assert last.rate == 1.0
 
 
+def test_what_was_done_while_starting_does_not_slow_the_rate(clock: list[float]):
+    with track("x", 100) as bar:
+        clock[0] += 25  # a compilation
+        bar.resume(1)
+        assert bar.snapshot().eta_s is None, "nothing is known yet"
+        clock[0] += 2
+        bar.advance(4)
+        assert bar.snapshot().rate == 2.0
+
+
 def test_without_a_total_there_is_no_time_left(clock: list[float]):
     with track("x", unit="rows") as bar:
         clock[0] += 2
