@@ -13,14 +13,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from flows.presets import SMOLLM2
-from tasks.answer_store import AnswerStore
-from tasks.answers import Tally, answer_all
 from tasks.artifact import produce
-from tasks.generation import Serving, policy_for, served
+from tasks.generation.answer_store import AnswerStore
+from tasks.generation.answers import Tally, answer_all
+from tasks.generation.requests import Answer, model_identity
+from tasks.generation.server import Serving, policy_for, served
 from tasks.instruct.config import InstructConfig, InstructGates
 from tasks.instruct.magpie import answer_gate, answer_request, judge_prompts, prompt_request
 from tasks.instruct.wording import elicitation
-from tasks.requests import Answer, model_identity
 from tasks.teacher.stage import TEACHER
 
 

@@ -17,10 +17,10 @@ from pydantic import ValidationError
 from flows.graph import Planned, Resolver, default_store, plan, run
 from flows.registry import FLOWS
 from tasks.artifact import open_artifact
-from tasks.catalog import render_verdict
+from tasks.artifact.catalog import render_verdict
+from tasks.artifact.expiry import gc, render_gc
+from tasks.artifact.lineage import lineage, render_lineage
 from tasks.errors import ConfigError, NestlingError
-from tasks.expiry import gc, render_gc
-from tasks.lineage import lineage, render_lineage
 
 EXIT_CONFIG = 78  # sysexits EX_CONFIG; design 4
 COMMANDS = ("plan", "lineage", "gc", "chat")

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tasks.artifact import Artifact, Stage, open_artifact, produce
-from tasks.catalog import Verdict, explain
+from tasks.artifact.catalog import Verdict, explain
+from tasks.artifact.identity import code_digest
 from tasks.config import StageConfig
-from tasks.identity import code_digest
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ import jax
 from model.convert import config_from_hf, load_hf
 from model.decoder import Decoder
 from model.generate import generate, loglikelihood
+from tasks.artifact.identity import code_digest
 from tasks.eval.requests import Generate, Generation, Likelihood, LogLikelihood
-from tasks.identity import code_digest
 from tasks.inference import TextCodec
 
 PACKAGES = ("jax", "jaxlib", "flax", "tokenizers", "numpy")  # what a score depends on besides our own code

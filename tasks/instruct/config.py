@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from tasks.config import StageConfig, input_field, operational_field
-from tasks.generation import Serving
+from tasks.generation.server import Serving
 
 
 class InstructGates(StageConfig):

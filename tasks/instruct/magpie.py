@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks import gates
-from tasks.answer_store import AnswerStore, answers_url
-from tasks.answers import Replies, Reply, answer_all
 from tasks.artifact import Artifact, Stage, Unit, Workspace
-from tasks.generation import policy_for, served
+from tasks.generation.answer_store import AnswerStore, answers_url
+from tasks.generation.answers import Replies, Reply, answer_all
+from tasks.generation.requests import Answer, DeadLetter, Generator, Request, Sampling, model_identity
+from tasks.generation.server import policy_for, served
 from tasks.instruct.config import InstructConfig, InstructGates
 from tasks.instruct.wording import Elicitation, answer_prompt, elicitation, from_example
 from tasks.records import CHAT, document_id, meta_json, table
-from tasks.requests import Answer, DeadLetter, Generator, Request, Sampling, model_identity
 
 Prompts = Sequence[tuple[str, str | None, Reply]]  # (text, reason to drop it or None, what the teacher said)
 
@@ -289,6 +289,6 @@ INSTRUCT = Stage(
     name="instruct",
     version="1",
     run=make_conversations,
-    code=("tasks.instruct.magpie", "tasks.instruct.wording", "tasks.gates", "tasks.requests"),
+    code=("tasks.instruct.magpie", "tasks.instruct.wording", "tasks.gates", "tasks.generation.requests"),
     expensive=True,
 )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.errors import ConfigError
-from tasks.requests import Kind, Prompt
+from tasks.generation.requests import Kind, Prompt
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.artifact.lineage import Lineage, Node
 from tasks.licences import duties, licence
-from tasks.lineage import Lineage, Node
 from tasks.release.config import ReleaseConfig
 
 DOCUMENT_STAGES = ("mirror", "clean", "dedup")

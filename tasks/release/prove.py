@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from model.convert import config_from_hf
-from tasks.generation import SERVED_NAME, Serving, VllmServer, server_python
+from tasks.generation.server import SERVED_NAME, Serving, VllmServer, server_python
 from tasks.inference import TextCodec
 from tasks.release.config import ReleaseConfig
 from tasks.release.proof import (

@@ -12,10 +12,10 @@ from typing import Any
 
 from model.convert import config_from_hf
 from tasks.artifact import Artifact, Stage, Workspace
+from tasks.artifact.lineage import Lineage, Node, lineage
 from tasks.errors import DataFault
 from tasks.inference import TextCodec, model_directory, read_config
 from tasks.licences import check_release, duties, licence, text_of
-from tasks.lineage import Lineage, Node, lineage
 from tasks.progress import track
 from tasks.release.card import CardFacts, render, sources
 from tasks.release.config import ReleaseConfig
@@ -220,5 +220,5 @@ RELEASE = Stage(
     name="release",
     version="1",
     run=run,
-    code=("tasks.release", "tasks.licences", "tasks.inference", "tasks.lineage", "tasks.tokens", "model"),
+    code=("tasks.release", "tasks.licences", "tasks.inference", "tasks.artifact.lineage", "tasks.tokens", "model"),
 )

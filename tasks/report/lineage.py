@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from tasks.artifact import Artifact
-from tasks.lineage import lineage
-from tasks.manifest import Manifest
+from tasks.artifact.lineage import lineage
+from tasks.artifact.manifest import Manifest
 from tasks.report.charts import compact, element, number, shorten, size
 from tasks.report.layout import BOX_HEIGHT, BOX_WIDTH, arrange
 

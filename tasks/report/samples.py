@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import zstandard
 
-from tasks.manifest import FileEntry
+from tasks.artifact.manifest import FileEntry
 from tasks.report.lineage import Node
 from tasks.storage import join, storage_for
 

@@ -5,7 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.config import StageConfig, input_field, operational_field
-from tasks.generation import Serving
+from tasks.generation.server import Serving
 
 
 class SynthGates(StageConfig):

@@ -12,14 +12,14 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from tasks.answer_store import AnswerStore, answers_url
-from tasks.answers import Reply, answer_all
 from tasks.artifact import Artifact, Stage, Unit, Workspace
 from tasks.errors import DataFault
 from tasks.gates import YieldWatch
-from tasks.generation import policy_for, served
+from tasks.generation.answer_store import AnswerStore, answers_url
+from tasks.generation.answers import Reply, answer_all
+from tasks.generation.requests import DeadLetter, Request, model_identity
+from tasks.generation.server import policy_for, served
 from tasks.records import DOCUMENT, document_id, meta_json, table
-from tasks.requests import DeadLetter, Request, model_identity
 from tasks.shards import read_documents
 from tasks.synth.config import SynthConfig
 from tasks.synth.recipes import RECIPES
@@ -202,6 +202,6 @@ SYNTH = Stage(
     name="synth",
     version="1",
     run=synthesize,
-    code=("tasks.synth.synthesize", "tasks.synth.recipes", "tasks.gates", "tasks.requests"),
+    code=("tasks.synth.synthesize", "tasks.synth.recipes", "tasks.gates", "tasks.generation.requests"),
     expensive=True,
 )

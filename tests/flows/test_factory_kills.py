@@ -16,7 +16,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +24,7 @@ import pytest
 
 from flows.graph import Resolver, walk
 from flows.registry import FLOWS
-from tasks.manifest import MANIFEST
+from tasks.artifact.manifest import MANIFEST
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITTEN_BY_MODELS = ("synth", "instruct")
@@ -175,9 +174,9 @@ def undisturbed(store: Path, beside: Path, log: Path) -> None:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Path]:
+def place(tmp_path: Path) -> Path:
     """A folder for the stores, kept when it is named."""
-    yield Path(os.environ.get("NESTLING_KILL_STORE") or tmp_path)
+    return Path(os.environ.get("NESTLING_KILL_STORE") or tmp_path)
 
 
 def test_killed_in_the_middle_of_each_stage_the_factory_ends_as_if_undisturbed(place: Path):
@@ -185,7 +184,9 @@ def test_killed_in_the_middle_of_each_stage_the_factory_ends_as_if_undisturbed(p
     wanted = targets()
     store, beside = place / "disturbed", place / "undisturbed"
     seen = disturbed(store, place / "disturbed.log", wanted, random.Random(seed))
-    late = [f"{target.victim} in {target.stage}/{target.name}" for target in wanted if not target.struck or target.passed]
+    late = [
+        f"{target.victim} in {target.stage}/{target.name}" for target in wanted if not target.struck or target.passed
+    ]
     print(f"seed {seed}: {len(wanted) - len(late)} of {len(wanted)} kills hit; over too soon: {late}")
     assert len(late) <= len(wanted) // 8, "the kills came too late to prove anything"
     final = answers(store)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from tasks import gates
-from tasks.requests import Answer, Sampling
+from tasks.generation.requests import Answer, Sampling
 from tasks.synth.config import SynthConfig
 from tasks.synth.recipes.code_rewrite import Function
 from tasks.synth.recipes.code_rewrite import chunks as functions

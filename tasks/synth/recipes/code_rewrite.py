@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator
 
 from tasks import gates
-from tasks.requests import Answer, Sampling
+from tasks.generation.requests import Answer, Sampling
 from tasks.synth.config import SynthConfig
 from tasks.synth.recipes.recipe import Ask, CountTokens, NotKept, Recipe
 

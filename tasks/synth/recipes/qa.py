@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from tasks import gates
-from tasks.requests import Answer, Sampling
+from tasks.generation.requests import Answer, Sampling
 from tasks.synth.config import SynthConfig
 from tasks.synth.recipes.passages import SENTENCE_ENDS, content_words, passages
 from tasks.synth.recipes.recipe import Ask, NotKept, Recipe

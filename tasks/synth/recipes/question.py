@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from tasks import gates
-from tasks.requests import Answer, Sampling
+from tasks.generation.requests import Answer, Sampling
 from tasks.synth.config import SynthConfig
 from tasks.synth.recipes.passages import content_words, passages, sentences, stem
 from tasks.synth.recipes.qa import as_text, judge_question

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tasks.requests import Answer, Kind, Prompt, Sampling
+from tasks.generation.requests import Answer, Kind, Prompt, Sampling
 from tasks.synth.config import SynthConfig
 
 CountTokens = Callable[[str], int]

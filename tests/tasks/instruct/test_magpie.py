@@ -8,12 +8,12 @@ import pytest
 
 from tasks.artifact import Artifact, produce
 from tasks.errors import ConfigError, DataFault
+from tasks.generation.requests import Answer, DeadLetter
 from tasks.instruct import magpie
 from tasks.instruct.config import InstructConfig
 from tasks.instruct.magpie import INSTRUCT, judge_prompts, tidy_prompt
 from tasks.instruct.wording import answer_prompt, elicitation
-from tasks.requests import Answer, DeadLetter
-from tests.tasks.stub_api import StubApi, stub_api, text
+from tests.tasks.generation.stub_api import StubApi, stub_api, text
 from tests.tasks.tiny_teacher import teacher
 
 SUBJECTS = (

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tasks.artifact import Artifact, Stage, Workspace, produce
+from tasks.artifact.manifest import MANIFEST
 from tasks.config import StageConfig
-from tasks.manifest import MANIFEST
 from tasks.records import CHAT, DOCUMENT, meta_json, table
 from tasks.report.config import ReportConfig
 from tasks.report.report import render

@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from tasks.requests import Answer
+from tasks.generation.requests import Answer
 from tasks.synth.config import SynthConfig
 from tasks.synth.recipes import RECIPES, code_document, qa, question
 from tasks.synth.recipes.passages import content_words, passages

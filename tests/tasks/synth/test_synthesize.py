@@ -13,7 +13,7 @@ from tasks.records import DOCUMENT, document_id, table
 from tasks.synth.config import SynthConfig
 from tasks.synth.synthesize import SYNTH
 from tests.tasks.artifacts import artifact
-from tests.tasks.stub_api import StubApi, stub_api, text
+from tests.tasks.generation.stub_api import StubApi, stub_api, text
 from tests.tasks.tiny_teacher import teacher
 
 THINGS = (

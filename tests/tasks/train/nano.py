@@ -34,6 +34,7 @@ def known() -> Iterator[None]:
     with patch.dict(gemma2.SIZES, nano=NANO):
         yield
 
+
 SMALL = {
     "model": "gemma2/nano",
     "kind": "next_token",
