@@ -277,7 +277,8 @@ PACK: dict[PackPreset, PackFlowConfig] = {
 # ------------------------------------------------------------------------------------------------------------- train
 
 PRETRAIN: dict[PretrainPreset, TrainConfig] = {
-    # 2 cores, under 3 minutes. It stands for the open base model: English only. Japanese 2.46 bits per byte, English 1.46.
+    # 2 cores, under 3 minutes. It stands for the open base model, so English only: 2.46 Japanese bits per byte, 1.46
+    # English ones.
     PretrainPreset.TINY: TrainConfig(
         data="pack/tiny:pretrain",
         model="gemma2/tiny",
@@ -347,8 +348,8 @@ CPT: dict[CptPreset, TrainConfig] = {
 # ---------------------------------------------------------------------------------------------------------- instruct
 
 INSTRUCT: dict[InstructPreset, InstructFlowConfig] = {
-    # 2 cores, 2 to 3 minutes, most of them for the start of two servers. A third of the English prompts and a quarter of
-    # the Japanese ones end as conversations.
+    # 2 cores, 2 to 3 minutes, most of them for the start of two servers. A third of the English prompts and a quarter
+    # of the Japanese ones end as conversations.
     InstructPreset.TINY: InstructFlowConfig(
         recipes={
             "en": InstructConfig(
