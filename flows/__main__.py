@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -248,8 +248,9 @@ def _validation_text(error: ValidationError) -> str:
     lines = [f"error: {error.error_count()} wrong value(s) for {error.title}:"]
     for item in error.errors(include_url=False):
         where = ".".join(str(part) for part in item["loc"])
-        seen = f"{where} = {item.get('input')!r}: " if where else ""  # a rule across fields names them itself
-        lines.append(f"  {seen}{item['msg']}")
+        is_group = isinstance(item.get("input"), Mapping)  # a rule across fields names them itself
+        seen = f"{where}: " if where and is_group else f"{where} = {item.get('input')!r}: " if where else ""
+        lines.append(f"  {seen}{item['msg'].removeprefix('Value error, ')}")
     lines.append(
         "Nothing was read or written. Correct the --set values (or the row of flows/presets.py) and run again."
     )

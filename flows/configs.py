@@ -1,6 +1,8 @@
 """Configs of the flows that make more than one artifact: the knobs of their stages, side by side."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from tasks.config import StageConfig
 from tasks.ingest.config import CleanConfig, DedupConfig, MirrorConfig
@@ -22,6 +24,16 @@ class IngestConfig(StageConfig):
     """Raw pages of several corpora to clean, deduplicated documents."""
 
     corpora: dict[str, CorpusConfig] = Field(description="Corpus name -> its stages. The name is the output's name.")
+    only: tuple[str, ...] = Field(default=(), description="Corpora to make, by name; empty makes all of them.")
+
+    @model_validator(mode="after")
+    def _only_names_corpora(self) -> Self:
+        if unknown := set(self.only) - set(self.corpora):
+            raise ValueError(
+                f"only={sorted(unknown)} names no corpus but {', '.join(self.corpora)}: a corpus is made from its row. "
+                "Correct the name, or add the corpus to the preset."
+            )
+        return self
 
 
 class SynthFlowConfig(StageConfig):

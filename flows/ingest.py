@@ -16,8 +16,8 @@ from tasks.ingest.task import clean_documents, dedup_documents, mirror_pages
 def build(resolver: Resolver, preset: str, config: IngestConfig) -> Outputs:
     """For each corpus: mirror, then clean, then dedup. Outputs are named after the corpora."""
     outputs: dict[str, Step] = {}
-    for corpus, stages in config.corpora.items():
-        name = f"{preset}-{corpus}"
+    for corpus in config.only or config.corpora:
+        stages, name = config.corpora[corpus], f"{preset}-{corpus}"
         pages = Step(name, MIRROR, mirror_pages, stages.mirror)
         docs = Step(name, CLEAN, clean_documents, stages.clean, {"pages": pages})
         outputs[corpus] = Step(name, DEDUP, dedup_documents, stages.dedup, {"docs": docs})

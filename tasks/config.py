@@ -1,9 +1,10 @@
 """How a stage declares its knobs: which fields are its identity, which name inputs, which only say how to run."""
 
+import difflib
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 
@@ -29,6 +30,16 @@ class StageConfig(BaseModel):
     """Base of all stage configs: frozen, no unknown keys, split into semantic, input and operational fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, data: Any) -> Any:
+        for key in data if isinstance(data, Mapping) else ():
+            if key not in cls.model_fields:
+                close = difflib.get_close_matches(str(key), cls.model_fields, 3)
+                meant = f"Did you mean {' or '.join(close)}?" if close else f"There are {', '.join(cls.model_fields)}."
+                raise ValueError(f"{key!r} is not a knob of {cls.__name__}: a wrong name would change nothing. {meant}")
+        return data
 
     def semantic(self) -> dict[str, Any]:
         """The fields that decide what the stage makes, JSON-able, nested configs included."""

@@ -3,13 +3,14 @@
 import multiprocessing
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from tasks.artifact import Artifact, Stage, Unit, Workspace
-from tasks.errors import HostFault
+from tasks.artifact import Artifact, Counts, Stage, Unit, Workspace
+from tasks.errors import DataFault, HostFault
 from tasks.ingest.config import CleanConfig
 from tasks.ingest.extract import Extractor, die_with
 from tasks.ingest.filters import FILTERS
@@ -26,8 +27,25 @@ Verdict = tuple[dict[str, Any] | None, str, str]  # (document, "", "") or (None,
 
 
 def run(workspace: Workspace, config: CleanConfig, inputs: dict[str, Artifact]) -> None:
-    """Write docs/*.parquet, one for each shard of pages, by `workers` processes. Their number changes nothing."""
-    pages = inputs["pages"]
+    """Write docs/*.parquet, one for each shard of pages, by `workers` processes. Their number changes nothing.
+
+    Raises:
+        DataFault: not one page is kept.
+        HostFault: a worker was killed.
+    """
+    clean_shards(workspace, config, inputs["pages"])
+    counts = sum((record.counts for record in workspace.units()), Counts())
+    if counts.in_ and not counts.out:
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in Counter(counts.dropped).most_common(6))
+        raise DataFault(
+            f"clean {workspace.name}: none of {counts.in_:,} pages is kept ({reasons}): an empty corpus would be taken "
+            f"for a finished one. Look at the rows in {workspace.url}/rejects, then correct the source or its "
+            "language, or loosen the filter that drops them."
+        )
+
+
+def clean_shards(workspace: Workspace, config: CleanConfig, pages: Artifact) -> None:
+    """Every shard that is not done yet."""
     shards = {entry.path: entry.rows or 0 for entry in pages.files("pages/")}
     todo = [path for path in shards if workspace.unit_record(path) is None]
     todo.sort(key=lambda path: -shards[path])  # the long ones first, so that the workers end together

@@ -24,7 +24,15 @@ def call(capsys, *argv: str) -> tuple[int, str, str]:
     ("argv", "parts"),
     [
         pytest.param(("cpt", "huge"), ("preset='huge'", "tiny, 2b, 9b, 27b"), id="unknown preset"),
-        pytest.param(("cpt", "tiny", "--set", "peek_lr=1"), ("peek_lr", "Extra inputs", "Correct"), id="unknown key"),
+        pytest.param(
+            ("cpt", "tiny", "--set", "peek_lr=1"), ("'peek_lr'", "Did you mean peak_lr?", "Correct"), id="unknown key"
+        ),
+        pytest.param(
+            ("ingest", "tiny", "--set", "corpora.ja.clean.filters.length.min_char=9"),
+            ("corpora.ja.clean.filters.length: 'min_char'", "Did you mean min_chars or max_chars?"),
+            id="unknown key in a group",
+        ),
+        pytest.param(("ingest", "tiny", "--set", 'only=["jp"]'), ("no corpus but ja, en, python",), id="no corpus"),
         pytest.param(("cpt", "tiny", "--set", "peak_lr=fast"), ("peak_lr = 'fast'", "number"), id="wrong type"),
         pytest.param(("cpt", "tiny", "--set", "peak_lr"), ("needs KEY=VALUE",), id="no value"),
         pytest.param(

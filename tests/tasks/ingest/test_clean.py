@@ -8,6 +8,7 @@ import pytest
 import zstandard
 
 from tasks.artifact import Artifact, produce
+from tasks.errors import DataFault
 from tasks.ingest.clean import CLEAN
 from tasks.ingest.config import CleanConfig, MirrorConfig, SourceConfig
 from tasks.ingest.mirror import MIRROR
@@ -124,13 +125,14 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path, workers):
 
 
 def test_pages_that_are_said_to_be_in_another_language_are_dropped_with_it(tmp_path):
-    made = clean(tmp_path / "store", mirror(tmp_path, {"a.html": html(japanese(1))}, language_hint="en"))
-    assert made.manifest.counts.dropped == {"language:en": 1}
+    pages = mirror(tmp_path, {"a.html": html(japanese(1)), "b.html": html(japanese(2))}, language_hint="en")
+    with pytest.raises(DataFault, match=r"none of 2 pages is kept \(language:en 2\)"):
+        clean(tmp_path / "store", pages)
 
 
 def test_pages_of_another_kind_are_dropped(tmp_path):
-    made = clean(tmp_path / "store", mirror(tmp_path, {"a.html": html(japanese(1))}), CleanConfig(language="python"))
-    assert made.manifest.counts.dropped == {"content_type": 1}
+    with pytest.raises(DataFault, match=r"none of 1 pages is kept \(content_type 1\)"):
+        clean(tmp_path / "store", mirror(tmp_path, {"a.html": html(japanese(1))}), CleanConfig(language="python"))
 
 
 def test_lines_of_foreign_prose_are_cut_and_counted(tmp_path):
@@ -149,12 +151,12 @@ def test_a_page_that_hangs_the_extractor_is_a_reject(tmp_path):
 
 
 def test_a_moved_threshold_moves_the_documents_with_it(tmp_path):
-    pages = mirror(tmp_path, {"a.html": html(japanese(1))})
-    [row] = read_table(clean(tmp_path / "store", pages), "docs/").to_pylist()
-    size = len(row["text"])
+    pages = mirror(tmp_path, {"a.html": html(japanese(1)), "b.html": html(japanese(1) + japanese(2))})
+    rows = read_table(clean(tmp_path / "store", pages), "docs/").to_pylist()
+    size = min(len(row["text"]) for row in rows)
     at = clean(tmp_path / "store", pages, CONFIG.with_changes({"filters.length.min_chars": size}))
     above = clean(tmp_path / "store", pages, CONFIG.with_changes({"filters.length.min_chars": size + 1}))
-    assert (at.manifest.counts.out, above.manifest.counts.out) == (1, 0)
+    assert (at.manifest.counts.out, above.manifest.counts.out) == (2, 1)
     assert above.manifest.counts.dropped == {"too_short": 1}
 
 

@@ -35,7 +35,7 @@ def config(**changes) -> TrainConfig:
         pytest.param({"model": "gemma2/3b"}, "Choose one of gemma2/2b", id="unknown size"),
         pytest.param({"neftune_alpha": 5}, "both are about conversations", id="noise on documents"),
         pytest.param({"peak_lr": 0}, "greater than 0", id="no learning rate"),
-        pytest.param({"batch_size": 8}, "Extra inputs", id="unknown key"),
+        pytest.param({"batch_token": 8}, "Did you mean batch_tokens", id="unknown key"),
     ],
 )
 def test_unsound_configs_are_refused(changes, words):
