@@ -101,6 +101,7 @@ class VllmServer:
         self._model_dir = model_dir
         self._serving = serving
         self._log = scratch / "server.log"
+        self._log_start = 0  # where the lines of the running server begin
         self._record = scratch / f"server-{uuid.uuid4().hex[:8]}.json"
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -143,10 +144,10 @@ class VllmServer:
                     "lower serving.kv_cache_gib or serving.max_sequences, then run the same command again: "
                     "answers that came are kept."
                 )
-            for attempt in range(3):
+            for tries_left in (2, 1, 0):
                 self._start()
-                if self._wait() or (self._serving.port or attempt == 2):
-                    break  # ready, or not a race for the port
+                if self._wait(may_try_again=tries_left > 0):
+                    break
             return self._base
 
     def stop(self) -> None:
@@ -178,6 +179,7 @@ class VllmServer:
         _check_head_dim(self._model_dir)
         self._port = _free_port(self._serving.port)
         self._log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_start = self._log.stat().st_size if self._log.exists() else 0
         for record in self._log.parent.glob("server-*.json"):
             if killed := guard.sweep(record):
                 log.warning("killed %d processes that a run which died had left: %s", len(killed), killed)
@@ -203,8 +205,8 @@ class VllmServer:
                 start_new_session=True,  # Ctrl-C is ours: we stop the server in order
             )
 
-    def _wait(self) -> bool:
-        """Wait until the server answers; False when it lost a race for its port."""
+    def _wait(self, may_try_again: bool) -> bool:
+        """Wait until the server answers; False when it lost a race for its port, or was killed, and may try again."""
         assert self._process is not None
         began = time.monotonic()
         with track(f"start vLLM ({self._model_dir.parent.parent.name})", None, unit="s") as bar:
@@ -212,7 +214,9 @@ class VllmServer:
                 took = time.monotonic() - began
                 bar.advance(took - bar.done)
                 if (code := self._process.poll()) is not None:
-                    if "address already in use" in self._tail().lower():
+                    raced = "address already in use" in self._tail().lower() and not self._serving.port
+                    if may_try_again and (raced or code > 128):
+                        log.warning("vLLM ended with code %d while it started; it is started again", code)
                         return False
                     raise HostFault(
                         f"The vLLM server for {self._model_dir} ended with code {code} after {took:.0f} s. Its last "
@@ -244,9 +248,9 @@ class VllmServer:
         guard.sweep(self._record)
 
     def _tail(self) -> str:
-        """The end of the log, the lines that say what went wrong first among equals."""
+        """The end of this server's log, the lines that say what went wrong first among equals."""
         try:
-            lines = self._log.read_text("utf-8", "replace").splitlines()
+            lines = self._log.read_bytes()[self._log_start :].decode("utf-8", "replace").splitlines()
         except OSError:
             return "    (no log)"
         lines = [line for line in lines if line.strip()]

@@ -64,22 +64,14 @@ def begun(store: Path, target: Target) -> Path | None:
     return None
 
 
-def middle(store: Path, target: Target, folder: Path) -> bool:
-    """Whether the step has work behind it and work ahead of it."""
+def middle(run: "Run", target: Target) -> bool:
+    """Whether this run has done some of the step's work; it is not over yet."""
     if target.stage == "train":
-        lines = store.glob(f".scratch/{target.stage}-{target.name}-*/run/metrics.jsonl")
+        lines = run.store.glob(f".scratch/{target.stage}-{target.name}-*/metrics.jsonl")
         return any(len(path.read_bytes().splitlines()) > 5 for path in lines)
     if target.stage in WRITTEN_BY_MODELS:
-        return len(answers(store)) > target_answers(store, folder)
+        return len(answers(run.store)) > run.answers_at_start + 5
     return True
-
-
-_answers_at_begin: dict[Path, int] = {}
-
-
-def target_answers(store: Path, folder: Path) -> int:
-    """How many answers there were when this step was first seen, and a few."""
-    return _answers_at_begin.setdefault(folder, len(answers(store))) + 10
 
 
 def answers(store: Path) -> dict[str, int]:
@@ -98,12 +90,13 @@ class Run:
     store: Path
     log: Path
     process: "subprocess.Popen[bytes]" = field(init=False)
+    answers_at_start: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self.answers_at_start = len(answers(self.store))
         command = [sys.executable, "-m", "flows", "factory", "tiny", "--store", str(self.store)]
-        env = os.environ | {"NESTLING_ACCEPT_GEMMA_TERMS": "1"}
         with self.log.open("ab") as out:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out, start_new_session=True)
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=out, stderr=out, start_new_session=True)
 
     def family(self) -> list[psutil.Process]:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -128,14 +121,14 @@ class Run:
 def disturbed(store: Path, log: Path, wanted: list[Target], moment: random.Random) -> dict[str, int]:
     """Run the factory until it ends well, with one kill for each target; returns when each answer was first seen."""
     seen: dict[str, int] = {}
-    began, starts = time.monotonic(), 0
+    began, looked, starts = time.monotonic(), 0.0, 0
     while True:
         run, starts = Run(store, log), starts + 1
         family: list[psutil.Process] = []
         while run.process.poll() is None:
             assert time.monotonic() - began < PATIENCE_S, f"not finished; see {log}"
             for target in wanted:
-                if target.struck or not (folder := begun(store, target)) or not middle(store, target, folder):
+                if target.struck or not (folder := begun(store, target)) or not middle(run, target):
                     continue
                 time.sleep(moment.uniform(0, SOON_S if target.stage == "train" else SOON_S / 6))
                 family = run.family()
@@ -146,9 +139,11 @@ def disturbed(store: Path, log: Path, wanted: list[Target], moment: random.Rando
                     with log.open("a") as out:
                         out.write(f"---- killed the {target.victim} in {target.stage}/{target.name}\n")
                 break
-            for path, written in answers(store).items():
-                assert seen.setdefault(path, written) == written, f"{path} was asked twice"
-            time.sleep(0.02)
+            if time.monotonic() - looked > 1.0:
+                looked = time.monotonic()
+                for path, written in answers(store).items():
+                    assert seen.setdefault(path, written) == written, f"{path} was asked twice"
+            time.sleep(0.03)
         if run.process.returncode == 0:
             return seen
         assert run.process.returncode == -signal.SIGKILL, f"the factory ended with {run.process.returncode}; see {log}"

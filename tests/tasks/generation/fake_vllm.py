@@ -1,11 +1,13 @@
 """Stands in for vLLM's server where its start, death and restart are tested: same flags, same routes, in milliseconds.
 
 Behaviour by FAKE_VLLM: `die` at start, `never` ready, `crash:N` at the N-th completion of each of the first two lives,
-`taken` = says that the port is in use the first time. Lives are counted in FAKE_VLLM_LIVES.
+`taken` = says that the port is in use the first time, `killed:N` = the first N lives are killed at start. Lives are
+counted in FAKE_VLLM_LIVES.
 """
 
 import json
 import os
+import signal
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +29,8 @@ if behaviour == "never":
 if behaviour == "taken" and life == 1:
     print("OSError: [Errno 98] Address already in use", flush=True)
     sys.exit(1)
+if behaviour.startswith("killed") and life <= int(behaviour.partition(":")[2]):
+    os.kill(os.getpid(), signal.SIGKILL)
 answered = 0
 
 

@@ -134,6 +134,20 @@ def test_death_at_start_shows_the_last_lines_the_reason_and_the_remedy(tmp_path,
     assert starts(lives) == 1
 
 
+def test_a_server_that_is_killed_while_it_starts_is_started_again(tmp_path, model, lives, monkeypatch):
+    monkeypatch.setenv("FAKE_VLLM", "killed:2")
+    with VllmServer(model, Serving(), tmp_path) as server:
+        assert server.ensure().startswith("http://127.0.0.1:")
+    assert starts(lives) == 3
+
+
+def test_a_server_that_is_killed_at_every_start_is_given_up(tmp_path, model, lives, monkeypatch):
+    monkeypatch.setenv("FAKE_VLLM", "killed:9")
+    with VllmServer(model, Serving(), tmp_path) as server, pytest.raises(HostFault, match="ended with code 137"):
+        server.ensure()
+    assert starts(lives) == 3
+
+
 def test_a_server_that_is_not_ready_in_time_is_stopped_and_said(tmp_path, model, lives, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM", "never")
     with VllmServer(model, Serving(start_timeout_s=1.5), tmp_path) as server:
