@@ -94,7 +94,10 @@ def _model(config: type, presets: Mapping[str, Any], name: str, *, nested: bool 
             nullable.add(key)
         help_text = " ".join(part for part in (info.description, _shown(values)) if part)
         title = info.title or key.replace("_", " ").capitalize()
-        fields[key] = (annotation | None, Field(default=None, title=title, description=help_text or None))
+        fields[key] = (
+            annotation | None,
+            Field(default=None, title=title, description=help_text or None, json_schema_extra=_named_choices(info)),
+        )
     made = create_model(f"{name.removesuffix('Config')}Changes", __base__=Changes, __module__=__name__, **fields)
     made.__doc__ = None
     made._nullable = frozenset(nullable)
@@ -137,6 +140,12 @@ def _choices(prop: JsonSchemaValue) -> JsonSchemaValue:
     if "const" in prop:
         return {key: value for key, value in prop.items() if key != "const"} | {"enum": [prop["const"]]}
     return prop
+
+
+def _named_choices(info: FieldInfo) -> dict[str, Any]:
+    """The names of a registry that a field declares, for a drop-down."""
+    extra = info.json_schema_extra
+    return {"enum": extra["enum"]} if isinstance(extra, dict) and "enum" in extra else {}
 
 
 def _is_input(info: FieldInfo) -> bool:

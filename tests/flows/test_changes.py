@@ -40,6 +40,7 @@ class KnobsConfig(StageConfig):
     workers: int = operational_field("Worker processes.", default=2, ge=0)
 
     launcher: Literal["local"] = "local"
+    recipe: str = Field(default="qa", json_schema_extra={"enum": ["qa", "rewrite"]})
     recipes: dict[str, Optimizer] = Field(default={}, description="By name.")
     model_seed: int = 0
     weights: dict[str, float] = Field(default={}, description="A plain mapping.")
@@ -89,6 +90,7 @@ def test_no_field_has_a_default_because_a_default_would_fill_the_form():
         pytest.param("tied", {"enum": ["yes", "no"]}, id="a boolean can be left blank"),
         pytest.param("cap", {"anyOf": [{"minimum": 1, "type": "number"}, {"type": "null"}]}, id="null is a value"),
         pytest.param("launcher", {"enum": ["local"]}, id="a single choice is a select too"),
+        pytest.param("recipe", {"type": "string", "enum": ["qa", "rewrite"]}, id="names of a registry are a select"),
         pytest.param("languages", {"type": "array"}, id="a tuple is a list of items"),
         pytest.param("workers", {"description": "Worker processes. [all presets: 2]"}, id="operational fields too"),
         pytest.param("steps", {"description": "Training steps. [tiny: 10 · 9b: 1,000]"}, id="help shows the presets"),

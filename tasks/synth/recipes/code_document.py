@@ -10,11 +10,10 @@ from collections.abc import Iterator
 
 from tasks import gates
 from tasks.generation.requests import Answer, Sampling
-from tasks.synth.config import SynthConfig
 from tasks.synth.recipes.code_rewrite import Function
 from tasks.synth.recipes.code_rewrite import chunks as functions
 from tasks.synth.recipes.passages import STOP_WORDS, stem
-from tasks.synth.recipes.recipe import Ask, CountTokens, NotKept, Recipe
+from tasks.synth.recipes.recipe import Ask, CountTokens, NotKept, Recipe, RecipeConfig
 
 SENTENCE_TOKENS = 48
 SENTENCE_WORDS = (4, 24)
@@ -63,14 +62,14 @@ _CLAIMS = {
 _IDENTIFIER = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
-def ask(source: str, config: SynthConfig, chat: bool) -> Ask:
+def ask(source: str, config: RecipeConfig, chat: bool) -> Ask:
     """Functions with their summaries as plain text: a chat turn makes small models talk about Python instead."""
     shown = "".join(f"{_fenced(code)}\nSummary: {sentence}\n\n" for code, sentence in EXAMPLES)
     sampling = Sampling(max_tokens=min(SENTENCE_TOKENS, config.max_new_tokens), stop=("\n",))
     return Ask("completion", f"# Documented functions\n\n{shown}{_fenced(source)}\nSummary:", sampling)
 
 
-def accept(source: str, answer: Answer, config: SynthConfig) -> str:
+def accept(source: str, answer: Answer, config: RecipeConfig) -> str:
     """The function with the teacher's sentence as its docstring.
 
     Raises:
@@ -157,7 +156,7 @@ def _wrapped(sentence: str, indent: str) -> list[str]:
     return [f'{indent}"""{head}', f"{indent}{tail}{sentence[len(head) + 1 + len(tail) :]}", f'{indent}"""']
 
 
-def chunks(text: str, config: SynthConfig, count: CountTokens) -> Iterator[str]:
+def chunks(text: str, config: RecipeConfig, count: CountTokens) -> Iterator[str]:
     """Undocumented top-level functions whose body begins on a line of its own."""
     for source in functions(text, config, count):
         function = ast.parse(source).body[0]
@@ -170,4 +169,4 @@ def _fenced(code: str) -> str:
     return f"```python\n{code}\n```"
 
 
-RECIPE = Recipe(chunks=chunks, ask=ask, accept=accept, source="code")
+RECIPE = Recipe(chunks=chunks, ask=ask, accept=accept, source="code", languages=("python",))

@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 from tasks import gates
 from tasks.generation.requests import Answer, Sampling
-from tasks.synth.config import SynthConfig
-from tasks.synth.recipes.recipe import Ask, CountTokens, NotKept, Recipe
+from tasks.synth.recipes.recipe import Ask, CountTokens, NotKept, Recipe, RecipeConfig
 
 MIN_STATEMENTS = 2
 MIN_DOCSTRING_WORDS = 3
@@ -41,7 +40,7 @@ EXAMPLES = (
 _FENCE = re.compile(r"```(?:python|py)?[ \t]*\n(?P<code>.*?)\n[ \t]*```", re.DOTALL)
 
 
-def chunks(text: str, config: SynthConfig, count: CountTokens) -> Iterator[str]:
+def chunks(text: str, config: RecipeConfig, count: CountTokens) -> Iterator[str]:
     """The top-level functions of a file that lack a docstring and fit in `chunk_tokens`."""
     try:
         tree = ast.parse(text)
@@ -58,7 +57,7 @@ def _first_line(node: Function) -> int:
     return min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
 
 
-def ask(source: str, config: SynthConfig, chat: bool) -> Ask:
+def ask(source: str, config: RecipeConfig, chat: bool) -> Ask:
     """Instruction, two examples, the function."""
     sampling = Sampling(max_tokens=config.max_new_tokens)
     if chat:
@@ -70,7 +69,7 @@ def ask(source: str, config: SynthConfig, chat: bool) -> Ask:
     return Ask("completion", f"{INSTRUCTION}\n\n{shown}{_fenced(source)}\n\n", sampling)
 
 
-def accept(source: str, answer: Answer, config: SynthConfig) -> str:
+def accept(source: str, answer: Answer, config: RecipeConfig) -> str:
     """The rewritten function.
 
     Raises:
@@ -147,4 +146,4 @@ def _poor_docstring(function: Function) -> str | None:
     return gates.repetition(text, 0.5) or gates.refusal(text)
 
 
-RECIPE = Recipe(chunks=chunks, ask=ask, accept=accept, source="code")
+RECIPE = Recipe(chunks=chunks, ask=ask, accept=accept, source="code", languages=("python",))

@@ -3,8 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from tasks.synth.config import SynthConfig
-from tasks.synth.recipes.recipe import CountTokens
+from tasks.synth.recipes.recipe import CountTokens, RecipeConfig
 
 MIN_SENTENCES = 2  # in a passage
 MIN_PROSE = 0.8  # share of a paragraph that stands in whole sentences
@@ -25,7 +24,7 @@ _STOP_WORDS = (
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
 
-def passages(text: str, config: SynthConfig, count: CountTokens) -> Iterator[str]:
+def passages(text: str, config: RecipeConfig, count: CountTokens) -> Iterator[str]:
     """Runs of prose paragraphs of at most `chunk_tokens`; menus, tables and headings are left out."""
     held: list[str] = []
     for paragraph in re.split(r"\n\s*\n", text):

@@ -10,9 +10,8 @@ from itertools import pairwise
 
 from tasks import gates
 from tasks.generation.requests import Answer, Sampling
-from tasks.synth.config import SynthConfig
 from tasks.synth.recipes.passages import SENTENCE_ENDS, content_words, passages
-from tasks.synth.recipes.recipe import Ask, NotKept, Recipe
+from tasks.synth.recipes.recipe import Ask, NotKept, Recipe, RecipeConfig
 
 MIN_QUESTION_CHARS = {"en": 15, "ja": 8}
 MAX_QUESTION_CHARS = 240
@@ -78,7 +77,7 @@ WORDING = {
 }
 
 
-def ask(passage: str, config: SynthConfig, chat: bool) -> Ask:
+def ask(passage: str, config: RecipeConfig, chat: bool) -> Ask:
     """A conversation for a chat model, plain text for a base model; the examples are the same."""
     word = WORDING[config.language]
     sampling = Sampling(max_tokens=config.max_new_tokens, stop=("\n\n", f"\n{word.passage}:"))
@@ -98,7 +97,7 @@ def ask(passage: str, config: SynthConfig, chat: bool) -> Ask:
     return Ask("completion", f"{word.instruction}\n\n{examples}{word.passage}: {flat}\n{word.question}:", sampling)
 
 
-def accept(passage: str, answer: Answer, config: SynthConfig) -> str:
+def accept(passage: str, answer: Answer, config: RecipeConfig) -> str:
     """The passage followed by its question and answer.
 
     Raises:
@@ -129,7 +128,7 @@ def as_text(passage: str, question: str, reply: str, language: str) -> str:
     return f"{passage}\n\n{word.question}: {question}\n{word.answer}: {reply}\n"
 
 
-def judge_question(question: str, config: SynthConfig) -> str | None:
+def judge_question(question: str, config: RecipeConfig) -> str | None:
     """What every question must be."""
     if not question.endswith(("?", "？", "ですか。", "ますか。", "ませんか。")):
         return "no_question"
@@ -152,7 +151,7 @@ def parse(text: str, language: str) -> tuple[str, str]:
     return match["question"].strip(), match["answer"].strip()
 
 
-def _unsupported(passage: str, question: str, reply: str, config: SynthConfig) -> str | None:
+def _unsupported(passage: str, question: str, reply: str, config: RecipeConfig) -> str | None:
     """The passage does not say what the answer says, or the answer says nothing that the question did not."""
     given, asked, said = (content_words(text, config.language) for text in (passage, question, reply))
     known = set(given)
@@ -169,4 +168,4 @@ def _unsupported(passage: str, question: str, reply: str, config: SynthConfig) -
     return None
 
 
-RECIPE = Recipe(chunks=passages, ask=ask, accept=accept, source="qa")
+RECIPE = Recipe(chunks=passages, ask=ask, accept=accept, source="qa", languages=("en", "ja"))

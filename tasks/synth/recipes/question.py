@@ -11,10 +11,9 @@ from difflib import SequenceMatcher
 
 from tasks import gates
 from tasks.generation.requests import Answer, Sampling
-from tasks.synth.config import SynthConfig
 from tasks.synth.recipes.passages import content_words, passages, sentences, stem
 from tasks.synth.recipes.qa import as_text, judge_question
-from tasks.synth.recipes.recipe import Ask, CountTokens, NotKept, Recipe
+from tasks.synth.recipes.recipe import Ask, CountTokens, NotKept, Recipe, RecipeConfig
 
 QUESTION_TOKENS = 48
 SENTENCE_CHARS = {"en": (50, 220), "ja": (20, 120)}
@@ -148,7 +147,7 @@ def opening(sentence: str, language: str) -> str:
     return match["topic"] if match else ""
 
 
-def ask(passage: str, config: SynthConfig, chat: bool) -> Ask:
+def ask(passage: str, config: RecipeConfig, chat: bool) -> Ask:
     """The instruction, a few examples, and one sentence of the passage."""
     word = WORDING[config.language]
     sentence = subject_sentence(passage, config.language)
@@ -169,7 +168,7 @@ def ask(passage: str, config: SynthConfig, chat: bool) -> Ask:
     )
 
 
-def accept(passage: str, answer: Answer, config: SynthConfig) -> str:
+def accept(passage: str, answer: Answer, config: RecipeConfig) -> str:
     """The passage, the teacher's question and the sentence that answers it.
 
     Raises:
@@ -196,7 +195,7 @@ def accept(passage: str, answer: Answer, config: SynthConfig) -> str:
     return as_text(passage, question, sentence, config.language)
 
 
-def _foreign_words(question: str, sentence: str, config: SynthConfig) -> str | None:
+def _foreign_words(question: str, sentence: str, config: RecipeConfig) -> str | None:
     """The question must speak of what the sentence speaks of, and must not give the answer away."""
     language = config.language
     asked, said = content_words(question, language), set(content_words(sentence, language))
@@ -267,9 +266,9 @@ def _asks_what_it_does(words: list[str], verb: re.Match[str], head: set[str], se
     return words[0] == "What" or _CUES["How "].search(sentence) is not None
 
 
-def chunks(text: str, config: SynthConfig, count: CountTokens) -> Iterator[str]:
+def chunks(text: str, config: RecipeConfig, count: CountTokens) -> Iterator[str]:
     """Passages that hold a sentence which stands alone."""
     return (passage for passage in passages(text, config, count) if subject_sentence(passage, config.language))
 
 
-RECIPE = Recipe(chunks=chunks, ask=ask, accept=accept, source="qa")
+RECIPE = Recipe(chunks=chunks, ask=ask, accept=accept, source="qa", languages=("en", "ja"))
