@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.artifact import Workspace
 from tasks.errors import HostFault
 from tasks.generation.answer_store import AnswerStore
 from tasks.generation.pace import Pace
@@ -272,3 +273,14 @@ def _first(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def note_totals(workspace: Workspace) -> None:
+    """Tokens and cost of all units, also of those that an earlier run finished."""
+    facts = [record.facts for record in workspace.units()]
+    totals = {name: sum(fact.get(name, 0) for fact in facts) for name in ("prompt_tokens", "completion_tokens", "cost")}
+    workspace.note(
+        tokens=totals["completion_tokens"],
+        prompt_tokens=totals["prompt_tokens"],
+        cost=round(totals["cost"], 6),
+    )

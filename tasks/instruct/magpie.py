@@ -12,7 +12,7 @@ from typing import Any
 from tasks import gates
 from tasks.artifact import Artifact, Stage, Unit, Workspace
 from tasks.generation.answer_store import AnswerStore, answers_url
-from tasks.generation.answers import Replies, Reply, answer_all
+from tasks.generation.answers import Replies, Reply, answer_all, note_totals
 from tasks.generation.requests import Answer, DeadLetter, Generator, Request, Sampling, model_identity
 from tasks.generation.server import policy_for, served
 from tasks.instruct.config import InstructConfig, InstructGates
@@ -68,7 +68,7 @@ def make_conversations(workspace: Workspace, config: InstructConfig, inputs: dic
                         watch.add(record.counts.in_, record.counts.out, record.counts.dropped)
                 for _ in replies:  # lets the engine close its books
                     pass
-    _note_totals(workspace)
+    note_totals(workspace)
 
 
 @dataclass(frozen=True)
@@ -275,14 +275,6 @@ def _check_prompts(name: str, prompts: Prompts, config: InstructConfig) -> None:
     reasons = Counter(reason for _, reason, _ in prompts if reason)
     watch = gates.YieldWatch(f"prompts of {name}", preview=config.preview_requests, least=config.min_yield)
     watch.add(len(prompts), len(prompts) - reasons.total(), reasons)
-
-
-def _note_totals(workspace: Workspace) -> None:
-    facts = [record.facts for record in workspace.units()]
-    totals = {name: sum(fact.get(name, 0) for fact in facts) for name in ("prompt_tokens", "completion_tokens", "cost")}
-    workspace.note(
-        tokens=totals["completion_tokens"], prompt_tokens=totals["prompt_tokens"], cost=round(totals["cost"], 6)
-    )
 
 
 INSTRUCT = Stage(

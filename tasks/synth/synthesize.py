@@ -16,7 +16,7 @@ from tasks.artifact import Artifact, Stage, Unit, Workspace
 from tasks.errors import DataFault
 from tasks.gates import YieldWatch
 from tasks.generation.answer_store import AnswerStore, answers_url
-from tasks.generation.answers import Reply, answer_all
+from tasks.generation.answers import Reply, answer_all, note_totals
 from tasks.generation.requests import DeadLetter, Request, model_identity
 from tasks.generation.server import policy_for, served
 from tasks.records import DOCUMENT, document_id, meta_json, table
@@ -185,17 +185,6 @@ def token_counter(model_dir: Path) -> CountTokens:
     """How many tokens of the teacher a text is."""
     tokenizer = Tokenizer.from_file(str(model_dir / "tokenizer.json"))
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
-
-
-def note_totals(workspace: Workspace) -> None:
-    """Tokens and cost of all units, also of those that an earlier run finished."""
-    facts = [record.facts for record in workspace.units()]
-    totals = {name: sum(fact.get(name, 0) for fact in facts) for name in ("prompt_tokens", "completion_tokens", "cost")}
-    workspace.note(
-        tokens=totals["completion_tokens"],
-        prompt_tokens=totals["prompt_tokens"],
-        cost=round(totals["cost"], 6),
-    )
 
 
 SYNTH = Stage(
