@@ -28,6 +28,28 @@ class ComputeConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How positions are stretched beyond the length that a model was first trained on."""
+
+    factor: float
+    """Wavelengths become this many times longer."""
+    original_max_seq_len: int | None = None
+    """None stretches every wavelength (Gemma 3). Otherwise only those longer than this length over low_freq_factor are,
+    those shorter than it over high_freq_factor are kept, and between them the two are mixed (Llama 3.1)."""
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name in ("factor", "low_freq_factor"):
+            _positive(name, getattr(self, name))
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise ValueError(
+                f"high_freq_factor={self.high_freq_factor} is not above low_freq_factor={self.low_freq_factor}: "
+                "wavelengths between the two bounds are mixed. Llama 3.1 has 4 and 1."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """The shape and the constants of one decoder; `model/families` holds the published ones."""
 
@@ -45,28 +67,42 @@ class DecoderConfig:
     """Longest sequence the model is meant for; a cache or a packed row may not be longer."""
     query_scale: float
     """Queries are multiplied by it before the dot product with keys."""
-    attn_softcap: float | None
+    attn_softcap: float | None = None
     """Attention logits pass through cap * tanh(x / cap); None leaves them as they are."""
-    final_softcap: float | None
-    local_window: int
+    final_softcap: float | None = None
+    local_window: int | None = None
     """A token in a local layer sees itself and the local_window - 1 tokens before it."""
-    layer_pattern: tuple[str, ...] = (LOCAL, GLOBAL)
+    layer_pattern: tuple[str, ...] = (GLOBAL,)
     """Kinds of the first layers, repeated over the depth."""
+    activation: Literal["gelu", "silu"] = "gelu"
+    """Of the gate in the MLP; gelu is the tanh approximation."""
     rope_base: float = 10_000.0
+    local_rope_base: float | None = None
+    """Of local layers, which are never scaled; None gives them what global layers have."""
+    rope_scaling: RopeScaling | None = None
     norm_eps: float = 1e-6
+    norm_offset: float = 0.0
+    """Added to norm weights: 1 where a family stores them as their distance from one (Gemma)."""
+    post_norms: bool = False
+    """Norms also after attention and MLP, before the residual is added (Gemma)."""
+    qk_norms: bool = False
+    """Norms over the head dimension of queries and keys, before they are rotated (Gemma 3)."""
+    scale_embeddings: bool = False
+    """Embeddings are multiplied by sqrt(embed_dim) (Gemma)."""
     tie_embeddings: bool = True
+    """One table reads tokens and scores them; otherwise a second one scores."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "embed_dim", "num_layers", "num_heads", "num_kv_heads", "head_dim", "mlp_dim"):
             _at_least(name, getattr(self, name), 1)
-        for name in ("max_seq_len", "local_window"):
-            _at_least(name, getattr(self, name), 1)
+        _at_least("max_seq_len", self.max_seq_len, 1)
         for name in ("query_scale", "rope_base", "norm_eps"):
             _positive(name, getattr(self, name))
-        for name in ("attn_softcap", "final_softcap"):
+        for name in ("attn_softcap", "final_softcap", "local_rope_base", "local_window"):
             if getattr(self, name) is not None:
                 _positive(name, getattr(self, name))
+        _choice("activation", self.activation, ("gelu", "silu"))
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}: "
@@ -83,10 +119,10 @@ class DecoderConfig:
                 f"layer_pattern={self.layer_pattern} must be a non-empty tuple of {LOCAL!r} and {GLOBAL!r}: "
                 "it says which layers see only local_window tokens. Gemma 2 has ('local', 'global')."
             )
-        if not self.tie_embeddings:
+        if LOCAL in self.layer_pattern and self.local_window is None:
             raise ValueError(
-                "tie_embeddings=False: the decoder reads tokens and scores them with one table, "
-                "because every family it knows does so. Leave tie_embeddings at True."
+                f"layer_pattern={self.layer_pattern} has local layers and local_window is None: a local layer sees a "
+                "number of tokens. Set local_window, or make all layers global."
             )
 
     @property
@@ -97,10 +133,12 @@ class DecoderConfig:
 
     @property
     def num_params(self) -> int:
-        """Trained numbers, the embedding table counted once."""
+        """Trained numbers; an embedding table that also scores is counted once."""
         attention = self.embed_dim * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
-        layer = attention + 3 * self.embed_dim * self.mlp_dim + 4 * self.embed_dim
-        return self.vocab_size * self.embed_dim + self.num_layers * layer + self.embed_dim
+        norms = self.embed_dim * (4 if self.post_norms else 2) + (2 * self.head_dim if self.qk_norms else 0)
+        layer = attention + 3 * self.embed_dim * self.mlp_dim + norms
+        tables = self.vocab_size * self.embed_dim * (1 if self.tie_embeddings else 2)
+        return tables + self.num_layers * layer + self.embed_dim
 
 
 @dataclass(frozen=True, kw_only=True)

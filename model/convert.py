@@ -38,11 +38,11 @@ def config_from_hf(directory: str | Path) -> DecoderConfig:
             "Point to a directory that has config.json and *.safetensors."
         ) from error
     for family in FAMILIES.values():
-        if config.get("model_type") == family.HF_MODEL_TYPE:
+        if config.get("model_type") in family.HF_MODEL_TYPES:
             return family.from_hf_config(config)
     raise ValueError(
         f"{path} says model_type={config.get('model_type')!r}: each family needs its own weight table and mathematics. "
-        f"Use a model of {', '.join(f.HF_MODEL_TYPE for f in FAMILIES.values())}."
+        f"Use a model of {', '.join(kind for f in FAMILIES.values() for kind in f.HF_MODEL_TYPES)}."
     )
 
 
@@ -53,8 +53,9 @@ def load_hf(directory: str | Path, cfg: DecoderConfig | None = None, *, mesh: Me
     fit: missing, extra and misshaped tensors are reported all together.
     """
     cfg = cfg or config_from_hf(directory)
-    weights = {weight.path: weight for weight in FAMILIES[cfg.family].WEIGHTS}
-    with _Files(Path(directory)) as files:
+    family = FAMILIES[cfg.family]
+    weights = {weight.path: weight for weight in family.weights(cfg)}
+    with _Files(Path(directory), family.PREFIX, family.OTHER_PARTS) as files:
         like = abstract_params(cfg, mesh=mesh)
         _check_names_and_shapes(files, cfg, weights, like)
         not_finite: list[str] = []
@@ -103,7 +104,7 @@ def save_hf(
     try:
         config = family.to_hf_config(cfg, dtype) | dict(hf_config or {})
         (scratch / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        _write_weights(model, family.WEIGHTS, scratch, dtype, max_shard_bytes)
+        _write_weights(model, family.weights(cfg), scratch, dtype, max_shard_bytes)
         for stale in target.glob("model*.safetensors*"):
             stale.unlink()
         for path in sorted(scratch.iterdir()):
@@ -113,9 +114,14 @@ def save_hf(
 
 
 class _Files:
-    """The safetensors files of a directory as one mapping name -> tensor slice, read on demand."""
+    """The safetensors files of a directory as one mapping name -> tensor slice, read on demand.
 
-    def __init__(self, directory: Path):
+    Args:
+        prefix: taken from the names that have it.
+        other_parts: beginnings of the names that are left out.
+    """
+
+    def __init__(self, directory: Path, prefix: str = "", other_parts: tuple[str, ...] = ()):
         self.directory = directory
         self.tensors: dict[str, Any] = {}
         paths = sorted(directory.glob("*.safetensors"))
@@ -127,7 +133,11 @@ class _Files:
         for path in paths:
             try:
                 file = safe_open(path, framework="numpy")
-                self.tensors |= {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+                self.tensors |= {
+                    name.removeprefix(prefix): file.get_slice(name)
+                    for name in file.keys()  # noqa: SIM118
+                    if not name.startswith(other_parts)
+                }
             except SafetensorError as error:
                 raise ValueError(
                     f"{path} ({path.stat().st_size:,} bytes) is damaged ({error}): its header promises more or other "

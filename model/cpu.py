@@ -8,6 +8,7 @@ N query heads, K key/value heads, G = N // K, H head_dim, D embed_dim, V vocab_s
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -99,27 +100,39 @@ def weight_gradient(x: jax.Array, y: jax.Array) -> jax.Array:
     return transposed(product(transposed(y), x, -1, -2))
 
 
-@jax.custom_vjp
-def gated_gelu(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """gelu(gate) * up with the tanh approximation, in float32 inside; backward from its inputs in one pass."""
-    return _gated_gelu_fwd(gate, up)[0]
-
-
-def _gated_gelu_fwd(gate: jax.Array, up: jax.Array) -> Any:
-    x = gate.astype(jnp.float32)
-    gelu = 0.5 * x * (1 + jnp.tanh(GELU_SLOPE * (x + GELU_CUBE * x * x * x)))
-    return (gelu * up.astype(jnp.float32)).astype(gate.dtype), (gate, up)
-
-
-def _gated_gelu_bwd(kept: Any, dy: jax.Array) -> Any:
-    gate, up = kept
-    x, d = gate.astype(jnp.float32), dy.astype(jnp.float32)
+def _gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The tanh approximation and its slope."""
     tanh = jnp.tanh(GELU_SLOPE * (x + GELU_CUBE * x * x * x))
     slope = 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * GELU_SLOPE * (1 + 3 * GELU_CUBE * x * x)
-    return (d * up.astype(jnp.float32) * slope).astype(gate.dtype), (d * 0.5 * x * (1 + tanh)).astype(up.dtype)
+    return 0.5 * x * (1 + tanh), slope
 
 
-gated_gelu.defvjp(_gated_gelu_fwd, _gated_gelu_bwd)
+def _silu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    sigmoid = jax.nn.sigmoid(x)
+    return x * sigmoid, sigmoid * (1 + x * (1 - sigmoid))
+
+
+def _gated(activation: Callable[[jax.Array], tuple[jax.Array, jax.Array]]) -> Callable[[jax.Array, jax.Array], Any]:
+    """activation(gate) * up, in float32 inside; backward from its inputs in one pass."""
+
+    @jax.custom_vjp
+    def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
+        return (activation(gate.astype(jnp.float32))[0] * up.astype(jnp.float32)).astype(gate.dtype)
+
+    def forward(gate: jax.Array, up: jax.Array) -> Any:
+        return gated(gate, up), (gate, up)
+
+    def backward(kept: Any, dy: jax.Array) -> Any:
+        gate, up = kept
+        value, slope = activation(gate.astype(jnp.float32))
+        d = dy.astype(jnp.float32)
+        return (d * up.astype(jnp.float32) * slope).astype(gate.dtype), (d * value).astype(up.dtype)
+
+    gated.defvjp(forward, backward)
+    return gated
+
+
+GATED = {"gelu": _gated(_gelu), "silu": _gated(_silu)}
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))

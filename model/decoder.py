@@ -4,6 +4,7 @@ Shape letters in this file: B batch, T query position, S key or cache position, 
 N query heads, K key/value heads, H head_dim, L layers. Weights keep D last: rows are what tensor parallelism cuts.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from flax import nnx
 
 from model import cpu
 from model.attention import attend, causal_mask
-from model.config import ComputeConfig, DecoderConfig
+from model.config import ComputeConfig, DecoderConfig, RopeScaling
 from model.sharding import constrain
 
 
@@ -66,14 +67,27 @@ class Rotation(NamedTuple):
         return Rotation(self.cos * scale, self.sin * scale)
 
 
-def rotation(positions_BT: jax.Array, cfg: DecoderConfig) -> Rotation:
+def rotation(positions_BT: jax.Array, head_dim: int, base: float, scaling: RopeScaling | None = None) -> Rotation:
     """In float32, since bfloat16 positions repeat after 256. Computed once, whatever a compiler would like to fuse."""
-    half = cfg.head_dim // 2
-    frequency_H = cfg.rope_base ** -(jnp.arange(half, dtype=jnp.float32) / half)
+    half = head_dim // 2
+    frequency_H = base ** -(jnp.arange(half, dtype=jnp.float32) / half)
+    if scaling is not None:
+        frequency_H = stretched(frequency_H, scaling)
     angle_BT1H = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_H
     sin, cos = jnp.sin(angle_BT1H), jnp.cos(angle_BT1H)
     turns = jnp.concatenate([cos, cos], axis=-1), jnp.concatenate([-sin, sin], axis=-1)
     return Rotation(*jax.lax.optimization_barrier(turns))
+
+
+def stretched(frequency_H: jax.Array, scaling: RopeScaling) -> jax.Array:
+    """Frequencies for longer texts: each divided by the factor, or only the low ones (see `RopeScaling`)."""
+    low_H = frequency_H / scaling.factor
+    if scaling.original_max_seq_len is None:
+        return low_H
+    turns_H = scaling.original_max_seq_len * frequency_H / (2 * math.pi)  # over the original length
+    width = scaling.high_freq_factor - scaling.low_freq_factor
+    kept_H = jnp.clip((turns_H - scaling.low_freq_factor) / width, 0, 1)
+    return kept_H * frequency_H + (1 - kept_H) * low_H
 
 
 @jax.custom_vjp
@@ -92,16 +106,16 @@ def _weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], fan_i
 
 
 class RMSNorm(nnx.Module):
-    """Root-mean-square norm; the weight is stored as its offset from one, as Gemma does."""
+    """Root-mean-square norm over the last axis."""
 
-    def __init__(self, cfg: DecoderConfig):
-        self.scale = nnx.Param(jnp.zeros(cfg.embed_dim, jnp.float32), axes=("norm",))
-        self.eps = cfg.norm_eps
+    def __init__(self, cfg: DecoderConfig, size: int):
+        self.scale = nnx.Param(jnp.full(size, 1 - cfg.norm_offset, jnp.float32), axes=("norm",))
+        self.eps, self.offset = cfg.norm_eps, cfg.norm_offset
 
-    def __call__(self, x_BTD: jax.Array) -> jax.Array:
-        x = x_BTD.astype(jnp.float32)
+    def __call__(self, x_in: jax.Array) -> jax.Array:
+        x = x_in.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
-        return (x * (1 + self.scale[...])).astype(x_BTD.dtype)
+        return (x * (self.offset + self.scale[...])).astype(x_in.dtype)
 
 
 class Attention(nnx.Module):
@@ -111,6 +125,8 @@ class Attention(nnx.Module):
         self.key = _weight(rngs, (K, H, D), ("kv_heads", "head_dim", "embed"), D)
         self.value = _weight(rngs, (K, H, D), ("kv_heads", "head_dim", "embed"), D)
         self.out = _weight(rngs, (N, H, D), ("heads", "head_dim", "embed"), N * H)
+        if cfg.qk_norms:
+            self.query_norm, self.key_norm = RMSNorm(cfg, H), RMSNorm(cfg, H)
         self.cfg = cfg
 
     def __call__(self, x_BTD: jax.Array, rotation: Rotation, attend: Attend) -> tuple[jax.Array, Any]:
@@ -118,6 +134,8 @@ class Attention(nnx.Module):
         q_BTNH = to_rows(x_BTD, self.query[...], compute)
         k_BTKH = to_rows(x_BTD, self.key[...], compute)
         v_BTKH = to_rows(x_BTD, self.value[...], compute)
+        if self.cfg.qk_norms:
+            q_BTNH, k_BTKH = self.query_norm(q_BTNH), self.key_norm(k_BTKH)
         q_BTNH = rotate(q_BTNH, rotation.times(self.cfg.query_scale))
         k_BTKH = rotate(k_BTKH, rotation)
         mixed_BTNH, kept = attend(constrain(q_BTNH, "batch", "length", "act_heads", "head_dim"), k_BTKH, v_BTKH)
@@ -125,43 +143,51 @@ class Attention(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """Gated unit with the tanh approximation of GELU."""
+    """Gated unit: activation(gate) * up, and down."""
 
     def __init__(self, cfg: DecoderConfig, *, rngs: nnx.Rngs):
         D, F = cfg.embed_dim, cfg.mlp_dim
         self.gate = _weight(rngs, (F, D), ("mlp", "embed"), D)
         self.up = _weight(rngs, (F, D), ("mlp", "embed"), D)
         self.down = _weight(rngs, (F, D), ("mlp", "embed"), F)
-        self.compute = cfg.compute
+        self.activation, self.compute = cfg.activation, cfg.compute
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         gate_BTF = to_rows(x_BTD, self.gate[...], self.compute)
         up_BTF = to_rows(x_BTD, self.up[...], self.compute)
-        gated_gelu = cpu.gated_gelu if self.compute.cpu_kernels else _gated_gelu
-        h_BTF = constrain(gated_gelu(gate_BTF, up_BTF), "batch", "length", "act_mlp")
+        gated = (cpu.GATED if self.compute.cpu_kernels else GATED)[self.activation]
+        h_BTF = constrain(gated(gate_BTF, up_BTF), "batch", "length", "act_mlp")
         return from_rows(h_BTF, self.down[...], self.compute)
 
 
-def _gated_gelu(gate_BTF: jax.Array, up_BTF: jax.Array) -> jax.Array:
-    return jax.nn.gelu(gate_BTF, approximate=True) * up_BTF
+GATED: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
+    "gelu": lambda gate, up: jax.nn.gelu(gate, approximate=True) * up,
+    "silu": lambda gate, up: jax.nn.silu(gate) * up,
+}
 
 
 class Layer(nnx.Module):
-    """Attention and MLP, each between a norm before and a norm after, added to the residual stream."""
+    """Attention and MLP, each after a norm (and, by the config, before another), added to the residual stream."""
 
     def __init__(self, cfg: DecoderConfig, *, rngs: nnx.Rngs):
-        self.attention_norm = RMSNorm(cfg)
+        self.attention_norm = RMSNorm(cfg, cfg.embed_dim)
         self.attention = Attention(cfg, rngs=rngs)
-        self.attention_post_norm = RMSNorm(cfg)
-        self.mlp_norm = RMSNorm(cfg)
+        self.mlp_norm = RMSNorm(cfg, cfg.embed_dim)
         self.mlp = MLP(cfg, rngs=rngs)
-        self.mlp_post_norm = RMSNorm(cfg)
+        self.post_norms = cfg.post_norms
+        if cfg.post_norms:
+            self.attention_post_norm = RMSNorm(cfg, cfg.embed_dim)
+            self.mlp_post_norm = RMSNorm(cfg, cfg.embed_dim)
 
     def __call__(self, x_BTD: jax.Array, rotation: Rotation, attend: Attend) -> tuple[jax.Array, Any]:
         mixed_BTD, kept = self.attention(self.attention_norm(x_BTD), rotation, attend)
-        x_BTD = constrain(x_BTD + self.attention_post_norm(mixed_BTD), "batch", "length", "act_embed")
-        x_BTD = x_BTD + self.mlp_post_norm(self.mlp(self.mlp_norm(x_BTD)))
-        return constrain(x_BTD, "batch", "length", "act_embed"), kept
+        if self.post_norms:
+            mixed_BTD = self.attention_post_norm(mixed_BTD)
+        x_BTD = constrain(x_BTD + mixed_BTD, "batch", "length", "act_embed")
+        mixed_BTD = self.mlp(self.mlp_norm(x_BTD))
+        if self.post_norms:
+            mixed_BTD = self.mlp_post_norm(mixed_BTD)
+        return constrain(x_BTD + mixed_BTD, "batch", "length", "act_embed"), kept
 
 
 class Decoder(nnx.Module):
@@ -172,8 +198,15 @@ class Decoder(nnx.Module):
         # One module whose arrays stack all layers: [L, ...].
         make_layers = nnx.vmap(lambda rngs: Layer(cfg, rngs=rngs))
         self.layers = make_layers(rngs.split(cfg.num_layers))
-        self.final_norm = RMSNorm(cfg)
+        self.final_norm = RMSNorm(cfg, cfg.embed_dim)
+        if not cfg.tie_embeddings:
+            self.head = _weight(rngs, (cfg.vocab_size, cfg.embed_dim), ("vocab", "embed"), cfg.embed_dim)
         self.cfg = cfg
+
+    @property
+    def output_table(self) -> jax.Array:
+        """What scores hidden states: float32 [V, D]."""
+        return (self.embed if self.cfg.tie_embeddings else self.head)[...]
 
     def __call__(
         self,
@@ -186,7 +219,7 @@ class Decoder(nnx.Module):
 
         `noise_BTD` is added to the embeddings (NEFTune).
         """
-        cfg, turns = self.cfg, rotation(positions_BT, self.cfg)
+        cfg, turns = self.cfg, self._rotations(positions_BT)
         masks = {window: causal_mask(segments_BT, window) for window in set(cfg.layer_windows)}
 
         def step(layer: Layer, x_BTD: jax.Array, window: int | None, _: None) -> tuple[jax.Array, None]:
@@ -195,7 +228,7 @@ class Decoder(nnx.Module):
                     return cpu.attention(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, cfg.attn_softcap), None
                 return attend(q_BTNH, k_BTKH, v_BTKH, masks[window], cfg.attn_softcap), None
 
-            return layer(x_BTD, turns, attend_row)
+            return layer(x_BTD, turns[window], attend_row)
 
         x_BTD, _ = self._through_layers(self._embed(tokens_BT, noise_BTD), step, None)
         return self.final_norm(x_BTD)
@@ -209,7 +242,7 @@ class Decoder(nnx.Module):
         slots_S = jnp.arange(cache.keys.shape[2])
         distance_BTS = positions_BT[:, :, None] - slots_S
         rows_B1 = jnp.arange(tokens_BT.shape[0])[:, None]
-        turns = rotation(positions_BT, self.cfg)
+        turns = self._rotations(positions_BT)
 
         def step(layer: Layer, x_BTD: jax.Array, window: int | None, kv: Cache) -> tuple[jax.Array, Cache]:
             mask_BTS = distance_BTS >= 0
@@ -221,7 +254,7 @@ class Decoder(nnx.Module):
                 values = kv.values.at[rows_B1, positions_BT].set(v_BTKH)
                 return attend(q_BTNH, keys, values, mask_BTS, self.cfg.attn_softcap), Cache(keys, values)
 
-            return layer(x_BTD, turns, attend_cache)
+            return layer(x_BTD, turns[window], attend_cache)
 
         x_BTD, cache = self._through_layers(self._embed(tokens_BT), step, cache)
         return self.final_norm(x_BTD), cache
@@ -233,7 +266,7 @@ class Decoder(nnx.Module):
 
     def logits(self, hidden_BTD: jax.Array) -> jax.Array:
         """Soft-capped logits [B, T, V] in float32."""
-        table_VD = self.embed[...].astype(hidden_BTD.dtype)
+        table_VD = self.output_table.astype(hidden_BTD.dtype)
         logits_BTV = jnp.einsum("BTD,VD->BTV", hidden_BTD, table_VD, preferred_element_type=jnp.float32)
         cap = self.cfg.final_softcap
         return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
@@ -241,7 +274,18 @@ class Decoder(nnx.Module):
     def _embed(self, tokens_BT: jax.Array, noise_BTD: jax.Array | None = None) -> jax.Array:
         x_BTD = self.embed[...][tokens_BT]
         x_BTD = (x_BTD if noise_BTD is None else x_BTD + noise_BTD).astype(self.cfg.compute.dtype)
-        return constrain(x_BTD * jnp.asarray(self.cfg.embed_dim**0.5, x_BTD.dtype), "batch", "length", "act_embed")
+        if self.cfg.scale_embeddings:
+            x_BTD *= jnp.asarray(self.cfg.embed_dim**0.5, x_BTD.dtype)
+        return constrain(x_BTD, "batch", "length", "act_embed")
+
+    def _rotations(self, positions_BT: jax.Array) -> dict[int | None, Rotation]:
+        """By window: local layers may turn otherwise than global ones."""
+        cfg = self.cfg
+        whole = rotation(positions_BT, cfg.head_dim, cfg.rope_base, cfg.rope_scaling)
+        turns = dict.fromkeys(cfg.layer_windows, whole)
+        if cfg.local_rope_base is not None and cfg.local_window in turns:
+            turns[cfg.local_window] = rotation(positions_BT, cfg.head_dim, cfg.local_rope_base)
+        return turns
 
     def _through_layers(self, x: jax.Array, step: Callable[..., tuple[jax.Array, Any]], extra_L: Any) -> Any:
         """Run step(layer, x, window, extra of the layer) over the depth; returns x and what the steps kept, stacked.

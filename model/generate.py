@@ -134,7 +134,7 @@ def _token_scores(graph: Any, state: Any, padded: jax.Array) -> tuple[jax.Array,
     hidden_BTD = model(inputs_BT, positions_BT, jnp.ones_like(inputs_BT))
     return token_log_probs(
         hidden_BTD,
-        model.embed[...],
+        model.output_table,
         targets_BT,
         softcap=model.cfg.final_softcap,
         chunk_tokens=model.cfg.compute.loss_chunk_tokens,

@@ -38,7 +38,7 @@ def next_token_loss(
     hidden_BTD = model(batch["tokens_BT"], batch["positions_BT"], batch["segments_BT"], noise_BTD)
     return cross_entropy(
         hidden_BTD,
-        model.embed[...],
+        model.output_table,
         batch["targets_BT"],
         batch["weights_BT"].astype(jnp.float32),
         softcap=model.cfg.final_softcap,

@@ -5,10 +5,12 @@ from types import ModuleType
 from typing import Any
 
 from model.config import DecoderConfig
-from model.families import gemma2
+from model.families import gemma2, gemma3, llama3
 
 FAMILIES: dict[str, ModuleType] = {
     "gemma2": gemma2,
+    "gemma3": gemma3,
+    "llama3": llama3,
 }
 
 

@@ -5,10 +5,13 @@ Sources: the Gemma 2 report (arXiv 2408.00118, table 1) and the published config
 
 from typing import Any
 
-from model.config import DecoderConfig
-from model.families.weights import Weight
+from model.config import GLOBAL, LOCAL, DecoderConfig
+from model.families.weights import COMMON, Weight
 
-HF_MODEL_TYPE = "gemma2"
+HF_MODEL_TYPES = ("gemma2",)
+PREFIX = ""
+OTHER_PARTS = ()
+GEMMA: dict[str, Any] = {"norm_offset": 1.0, "post_norms": True, "scale_embeddings": True}
 
 
 def _size(**shape: Any) -> DecoderConfig:
@@ -19,6 +22,8 @@ def _size(**shape: Any) -> DecoderConfig:
         "attn_softcap": 50.0,
         "final_softcap": 30.0,
         "local_window": 4096,
+        "layer_pattern": (LOCAL, GLOBAL),
+        **GEMMA,
         "head_dim": 256,
         "query_scale": 256**-0.5,
     }
@@ -53,21 +58,19 @@ SIZES: dict[str, DecoderConfig] = {
     ),
 }
 
-WEIGHTS: tuple[Weight, ...] = (
-    Weight("embed", "model.embed_tokens.weight"),
-    Weight("layers/attention_norm/scale", "model.layers.{layer}.input_layernorm.weight"),
-    Weight("layers/attention/query", "model.layers.{layer}.self_attn.q_proj.weight"),
-    Weight("layers/attention/key", "model.layers.{layer}.self_attn.k_proj.weight"),
-    Weight("layers/attention/value", "model.layers.{layer}.self_attn.v_proj.weight"),
-    Weight("layers/attention/out", "model.layers.{layer}.self_attn.o_proj.weight", transpose=True),
+# Gemma calls the norm before the MLP by another name than Llama does, whose name for it is that of the norm after
+# attention here.
+POST_NORMS: tuple[Weight, ...] = (
     Weight("layers/attention_post_norm/scale", "model.layers.{layer}.post_attention_layernorm.weight"),
     Weight("layers/mlp_norm/scale", "model.layers.{layer}.pre_feedforward_layernorm.weight"),
-    Weight("layers/mlp/gate", "model.layers.{layer}.mlp.gate_proj.weight"),
-    Weight("layers/mlp/up", "model.layers.{layer}.mlp.up_proj.weight"),
-    Weight("layers/mlp/down", "model.layers.{layer}.mlp.down_proj.weight", transpose=True),
     Weight("layers/mlp_post_norm/scale", "model.layers.{layer}.post_feedforward_layernorm.weight"),
-    Weight("final_norm/scale", "model.norm.weight"),
 )
+
+
+def weights(cfg: DecoderConfig) -> tuple[Weight, ...]:
+    """Where each parameter lies in a checkpoint."""
+    return (*COMMON, *POST_NORMS)
+
 
 SPECIAL_TOKENS = {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"}  # ids 0 1 2 3
 START_OF_TURN, END_OF_TURN = "<start_of_turn>", "<end_of_turn>"
@@ -110,7 +113,7 @@ def to_hf_config(cfg: DecoderConfig, dtype: str) -> dict[str, Any]:
         "num_key_value_heads": cfg.num_kv_heads,
         "pad_token_id": 0,
         # Exact for every published size: 256 and 144 come back from their inverse square root.
-        "query_pre_attn_scalar": _whole(round(cfg.query_scale**-2, 9)),
+        "query_pre_attn_scalar": whole(round(cfg.query_scale**-2, 9)),
         "rms_norm_eps": cfg.norm_eps,
         "rope_theta": cfg.rope_base,
         "sliding_window": cfg.local_window,
@@ -138,11 +141,13 @@ def from_hf_config(config: dict[str, Any]) -> DecoderConfig:
         attn_softcap=config["attn_logit_softcapping"],
         final_softcap=config["final_logit_softcapping"],
         local_window=config["sliding_window"],
+        layer_pattern=(LOCAL, GLOBAL),
         rope_base=config.get("rope_theta") or rope.get("rope_theta", 10_000.0),
         norm_eps=config["rms_norm_eps"],
-        tie_embeddings=config.get("tie_word_embeddings", True),
+        **GEMMA,
     )
 
 
-def _whole(value: float) -> float | int:
+def whole(value: float) -> float | int:
+    """As published files write it: 256, not 256.0."""
     return int(value) if value == int(value) else value

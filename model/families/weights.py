@@ -52,3 +52,18 @@ class Weight:
         own = np.asarray(array[layer] if self.is_stacked else array).astype(jnp.dtype(dtype))
         flat = own.reshape(-1, own.shape[-1]) if own.ndim > 1 else own
         return flat.T if self.transpose else flat
+
+
+# What Llama named first and nearly every family kept.
+COMMON: tuple[Weight, ...] = (
+    Weight("embed", "model.embed_tokens.weight"),
+    Weight("layers/attention_norm/scale", "model.layers.{layer}.input_layernorm.weight"),
+    Weight("layers/attention/query", "model.layers.{layer}.self_attn.q_proj.weight"),
+    Weight("layers/attention/key", "model.layers.{layer}.self_attn.k_proj.weight"),
+    Weight("layers/attention/value", "model.layers.{layer}.self_attn.v_proj.weight"),
+    Weight("layers/attention/out", "model.layers.{layer}.self_attn.o_proj.weight", transpose=True),
+    Weight("layers/mlp/gate", "model.layers.{layer}.mlp.gate_proj.weight"),
+    Weight("layers/mlp/up", "model.layers.{layer}.mlp.up_proj.weight"),
+    Weight("layers/mlp/down", "model.layers.{layer}.mlp.down_proj.weight", transpose=True),
+    Weight("final_norm/scale", "model.norm.weight"),
+)

@@ -1,4 +1,4 @@
-"""Run by .venv-vllm's Python: a random Gemma-2 by transformers, its weights, logits, gradients and greedy tokens.
+"""Run by .venv-vllm's Python: a random model by transformers, its weights, logits, gradients and greedy tokens.
 
 python hf_oracle.py OUT_DIR     reads OUT_DIR/spec.json, writes beside it
 """
@@ -9,23 +9,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import transformers
 from safetensors.torch import save_file
-from transformers import Gemma2Config, Gemma2ForCausalLM
 
 
 def main(out: Path) -> None:
     spec = json.loads((out / "spec.json").read_text())
     torch.manual_seed(0)
     torch.set_num_threads(2)
-    model = Gemma2ForCausalLM(Gemma2Config(**spec["config"], attn_implementation="eager")).float().eval()
+    kind = getattr(transformers, spec["architecture"])
+    config = kind.config_class(**spec["config"], attn_implementation="eager")
+    model = kind(config).float().eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
             # A small embedding lets the layers decide the next token, rather than the token before it.
             std = 0.3 if "norm" in name else 0.1 if "embed" in name else spec["std"]
-            weight.copy_(torch.randn_like(weight) * std)
+            mean = spec["norm_mean"] if "norm" in name else 0.0
+            weight.copy_(mean + torch.randn_like(weight) * std)
     model.save_pretrained(out / "float32")
     model.bfloat16().save_pretrained(out / "bfloat16")
-    model = Gemma2ForCausalLM.from_pretrained(out / "float32", dtype=torch.float32, attn_implementation="eager").eval()
+    model = kind.from_pretrained(out / "float32", dtype=torch.float32, attn_implementation="eager").eval()
 
     logits, loss = [], torch.zeros(())
     for segment in spec["segments"]:

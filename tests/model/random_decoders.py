@@ -23,6 +23,10 @@ def small_config(**changes) -> DecoderConfig:
         "attn_softcap": 5.0,
         "final_softcap": 3.0,
         "local_window": 12,
+        "layer_pattern": ("local", "global"),
+        "norm_offset": 1.0,
+        "post_norms": True,
+        "scale_embeddings": True,
     }
     return DecoderConfig(**(shape | changes))
 

@@ -16,7 +16,8 @@ from tests.model.random_decoders import small_config
         pytest.param({"query_scale": -1.0}, ["query_scale=-1.0", "positive"], id="negative scale"),
         pytest.param({"layer_pattern": ("local", "far")}, ["layer_pattern", "'local' and 'global'"], id="unknown kind"),
         pytest.param({"layer_pattern": ()}, ["layer_pattern=()", "non-empty"], id="empty pattern"),
-        pytest.param({"tie_embeddings": False}, ["tie_embeddings=False", "Leave"], id="untied"),
+        pytest.param({"local_window": None}, ["local_window is None", "Set local_window"], id="no window"),
+        pytest.param({"activation": "relu"}, ["activation='relu'", "gelu, silu"], id="activation"),
     ],
 )
 def test_a_decoder_that_cannot_be_is_refused(changes, parts):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from model.config import ComputeConfig
+from model.config import ComputeConfig, RopeScaling
 from model.convert import config_from_hf, hf_tensors, load_hf, save_hf
 from model.generate import generate
 from model.loop import join_model, split_model
@@ -24,7 +24,7 @@ pytestmark = [
     ),
 ]
 
-HF_CONFIG = {
+SHAPE = {
     "vocab_size": 160,
     "hidden_size": 32,
     "num_hidden_layers": 4,
@@ -33,18 +33,52 @@ HF_CONFIG = {
     "head_dim": 16,
     "intermediate_size": 64,
     "max_position_embeddings": 96,
-    "query_pre_attn_scalar": 24,
-    "attn_logit_softcapping": 5.0,
-    "final_logit_softcapping": 3.0,
-    "sliding_window": 12,
     "bos_token_id": 2,
     "eos_token_id": 1,
     "pad_token_id": 0,
 }
+GEMMA2 = {
+    "query_pre_attn_scalar": 24,
+    "attn_logit_softcapping": 5.0,
+    "final_logit_softcapping": 3.0,
+    "sliding_window": 12,
+}
+GEMMA3 = {
+    "num_hidden_layers": 7,
+    "query_pre_attn_scalar": 24,
+    "sliding_window": 12,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        "full_attention": {"rope_type": "linear", "rope_theta": 1000.0, "factor": 3.0},
+    },
+}
+LLAMA3 = {
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": False,
+    "rope_parameters": {
+        "rope_type": "llama3",
+        "rope_theta": 1000.0,
+        "factor": 4.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32,
+    },
+}
+SMOLLM = {
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 300.0},
+}
+MODELS = {  # name -> transformers' class, its config, mean of norm weights
+    "gemma2": ("Gemma2ForCausalLM", GEMMA2, 0.0),
+    "gemma3": ("Gemma3ForCausalLM", GEMMA3, 0.0),
+    "llama3": ("LlamaForCausalLM", LLAMA3, 1.0),
+    "smollm": ("LlamaForCausalLM", SMOLLM, 1.0),
+}
 
 
-@pytest.fixture(scope="module")
-def oracle(tmp_path_factory, packed) -> tuple[Path, dict]:
+@pytest.fixture(scope="module", params=MODELS)
+def oracle(request, tmp_path_factory, packed) -> tuple[Path, dict]:
     """What transformers says of each segment on its own; rows of segments are packed only on our side."""
     out = tmp_path_factory.mktemp("oracle")
     segments = []
@@ -53,7 +87,17 @@ def oracle(tmp_path_factory, packed) -> tuple[Path, dict]:
         segments.append({name: packed[f"{name}_BT"][row, start:stop].tolist() for name in names})
     rng = np.random.default_rng(3)
     prompts = [[2, *rng.integers(4, 160, n - 1).tolist()] for n in (1, 9, 30)]
-    spec = {"config": HF_CONFIG, "std": 0.25, "segments": segments, "prompts": prompts, "new_tokens": 24}
+    architecture, config, norm_mean = MODELS[request.param]
+    spec = {
+        "name": request.param,
+        "architecture": architecture,
+        "config": SHAPE | config,
+        "std": 0.25,
+        "norm_mean": norm_mean,
+        "segments": segments,
+        "prompts": prompts,
+        "new_tokens": 24,
+    }
     (out / "spec.json").write_text(json.dumps(spec))
     command = [str(PYTHON), str(Path(__file__).with_name("hf_oracle.py")), str(out)]
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | {"HF_HUB_OFFLINE": "1"}
@@ -77,22 +121,43 @@ def test_logits_equal_those_of_transformers(oracle, packed, cpu_kernels):
     assert np.abs(got - want).max() <= 1e-4
 
 
+BROKEN = {  # what is switched off -> the models that have it
+    "attention cap": ({"attn_softcap": None}, ("gemma2",)),
+    "final cap": ({"final_softcap": None}, ("gemma2",)),
+    "window": ({"local_window": 96}, ("gemma2", "gemma3")),
+    "window off by one": ({"local_window": 13}, ("gemma2", "gemma3")),
+    "global layer first": ({"layer_pattern": ("global", "local")}, ("gemma2", "gemma3")),
+    "query scale": ({"query_scale": 8**-0.5}, tuple(MODELS)),
+    "rope base": ({"rope_base": 20_000.0}, tuple(MODELS)),
+    "local rope base": ({"local_rope_base": None}, ("gemma3",)),
+    "rope scaling": ({"rope_scaling": None}, ("gemma3", "llama3")),
+    "all wavelengths scaled": ({"rope_scaling": RopeScaling(factor=4.0)}, ("llama3",)),
+    "activation": ({"activation": "gelu"}, ("llama3", "smollm")),
+    "other activation": ({"activation": "silu"}, ("gemma2", "gemma3")),
+    "norm epsilon": ({"norm_eps": 1e-2}, tuple(MODELS)),
+    "norm offset": ({"norm_offset": 0.5}, tuple(MODELS)),
+    "scale of embeddings": ({"scale_embeddings": False}, ("gemma2", "gemma3")),
+}
+
+
 @pytest.mark.parametrize(
-    "broken",
-    [
-        pytest.param({"attn_softcap": None}, id="attention cap"),
-        pytest.param({"final_softcap": None}, id="final cap"),
-        pytest.param({"local_window": 96}, id="window"),
-        pytest.param({"local_window": 13}, id="window off by one"),
-        pytest.param({"layer_pattern": ("global", "local")}, id="global layer first"),
-        pytest.param({"query_scale": 16**-0.5}, id="query scale"),
-        pytest.param({"rope_base": 20_000.0}, id="rope base"),
-        pytest.param({"norm_eps": 1e-2}, id="norm epsilon"),
-    ],
+    ("oracle", "part"),
+    [(model, part) for part, (_, having) in BROKEN.items() for model in having],
+    indirect=["oracle"],
 )
-def test_the_comparison_notices_each_part_that_is_switched_off(oracle, packed, broken):
+def test_the_comparison_notices_each_part_that_is_switched_off(oracle, packed, part):
     directory = oracle[0] / "float32"
-    got = _logits(load_hf(directory, replace(config_from_hf(directory), **broken)), packed)
+    got = _logits(load_hf(directory, replace(config_from_hf(directory), **BROKEN[part][0])), packed)
+    assert np.abs(got - np.load(oracle[0] / "logits.npy")).max() > 1e-3
+
+
+@pytest.mark.parametrize("oracle", ["gemma3"], indirect=True)
+def test_the_comparison_notices_norms_of_queries_and_keys_that_are_left_out(oracle, packed):
+    model = load_hf(oracle[0] / "float32")
+    _, params = split_model(model)
+    for name in ("query_norm", "key_norm"):
+        del params["layers"]["attention"][name]
+    got = _logits(join_model(replace(model.cfg, qk_norms=False), params), packed)
     assert np.abs(got - np.load(oracle[0] / "logits.npy")).max() > 1e-3
 
 
@@ -137,8 +202,10 @@ def test_the_way_there_and_back_gives_the_same_file(oracle, tmp_path, dtype):
     save_hf(load_hf(source), tmp_path, dtype=dtype)
     assert (tmp_path / "model.safetensors").read_bytes() == (source / "model.safetensors").read_bytes()
     ours, theirs = (json.loads((d / "config.json").read_text()) for d in (tmp_path, source))
-    for key, value in HF_CONFIG.items():
-        assert ours[key] == value == theirs[key]
+    for key, value in (SHAPE | oracle[1]["config"]).items():
+        if key not in ("rope_parameters", "bos_token_id", "eos_token_id", "pad_token_id"):
+            assert ours[key] == value == theirs[key]
+    assert config_from_hf(tmp_path) == config_from_hf(source)
 
 
 def test_greedy_tokens_equal_those_of_transformers(oracle):

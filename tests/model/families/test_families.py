@@ -2,8 +2,10 @@
 
 import jinja2
 import pytest
+from jax.tree_util import tree_leaves_with_path
 
 from model.families import FAMILIES, decoder_config, gemma2
+from model.loop import abstract_params
 
 
 @pytest.mark.parametrize(
@@ -13,6 +15,13 @@ from model.families import FAMILIES, decoder_config, gemma2
         ("gemma2/9b", 9_241_705_984),
         ("gemma2/27b", 27_227_128_320),
         ("gemma2/tiny", 6_033_664),
+        ("gemma3/270m", 268_098_176),
+        ("gemma3/1b", 999_885_952),
+        ("gemma3/4b", 4_300_079_472 - 416_866_032 - 2_950_272),  # without vision tower and projector
+        ("gemma3/27b", 27_009_346_304),
+        ("llama3/8b", 8_030_261_248),
+        ("llama3/3.3-70b", 70_553_706_496),
+        ("llama3/smollm2-135m", 134_515_008),
     ],
 )
 def test_sizes_have_the_published_number_of_parameters(name, params):
@@ -32,10 +41,10 @@ def test_the_first_layer_is_local_and_kinds_alternate():
     assert len(windows) == 26
 
 
-@pytest.mark.parametrize("size", ["2b", "9b", "27b", "tiny"])
-def test_config_survives_the_way_through_hugging_face(size):
-    cfg = decoder_config(f"gemma2/{size}")
-    assert gemma2.from_hf_config(gemma2.to_hf_config(cfg, "float32")) == cfg
+@pytest.mark.parametrize("name", [f"{name}/{size}" for name, family in FAMILIES.items() for size in family.SIZES])
+def test_config_survives_the_way_through_hugging_face(name):
+    cfg, family = decoder_config(name), FAMILIES[name.partition("/")[0]]
+    assert family.from_hf_config(family.to_hf_config(cfg, "float32")) == cfg
 
 
 @pytest.mark.parametrize("name", ["gemma2", "gemma2/1b", "gemma9/2b", ""])
@@ -44,10 +53,16 @@ def test_an_unknown_name_is_answered_with_all_known_ones(name):
         decoder_config(name)
 
 
-def test_weight_tables_name_every_parameter_once():
-    for family in FAMILIES.values():
-        paths = [weight.path for weight in family.WEIGHTS]
-        assert len(paths) == len(set(paths)) == 13
+@pytest.mark.parametrize(
+    ("name", "tensors"),
+    [("gemma2/tiny", 13), ("gemma3/tiny", 15), ("llama3/tiny", 12), ("llama3/smollm2-135m", 11)],
+)
+def test_weight_tables_name_every_parameter_once(name, tensors):
+    cfg = decoder_config(name)
+    table = FAMILIES[cfg.family].weights(cfg)
+    paths = {"/".join(str(part.key) for part in path) for path, _ in tree_leaves_with_path(abstract_params(cfg))}
+    assert sorted(weight.path for weight in table) == sorted(paths)
+    assert len({weight.hf_name for weight in table}) == len(table) == tensors
 
 
 def _render(messages, **options):
