@@ -12,6 +12,7 @@ from tasks.artifact import Artifact
 from tasks.inference import TextCodec, model_directory
 
 MAX_NEW_TOKENS = 128
+TEMPERATURE = 0.7  # greedy answers of a small model run in circles
 HELP = "A line is a message. /new starts again, /quit (or the end of input) leaves."
 
 
@@ -25,7 +26,7 @@ class Conversation:
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def say(self, text: str) -> str:
-        """The model's answer to a message, greedy."""
+        """The model's answer to a message; the same conversation gives the same answer."""
         self.messages.append({"role": "user", "content": text})
         prompt = self._prompt()
         if prompt is None:
@@ -34,7 +35,12 @@ class Conversation:
                 f"[that is longer than the {self.model.cfg.max_seq_len} tokens this model can read; nothing was kept]"
             )
         (ids,) = generate(
-            self.model, [prompt], max_new_tokens=self.max_new_tokens, stop_ids=self.codec.stop_ids, batch_size=1
+            self.model,
+            [prompt],
+            max_new_tokens=self.max_new_tokens,
+            stop_ids=self.codec.stop_ids,
+            temperature=TEMPERATURE,
+            batch_size=1,
         )
         answer = self.codec.decode(ids).strip()
         self.messages.append({"role": "assistant", "content": answer})
