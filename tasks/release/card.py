@@ -99,7 +99,8 @@ def architecture(facts: CardFacts) -> str:
 
 
 def training(facts: CardFacts) -> str:
-    """One line a training run: steps, batch, learning rate, tokens, time."""
+    """One line a training run: steps, batch, learning rate, tokens. Two equal runs differ in time and host, but not in
+    their card: those stand in the manifests and in the report."""
     rows: list[tuple[Any, ...]] = []
     for node in _trained(facts.graph):
         manifest = node.manifest
@@ -119,13 +120,11 @@ def training(facts: CardFacts) -> str:
                 _shown(_find(knobs, "peak_lr")),
                 _shown(_find(knobs, "schedule")),
                 _figure(_find(knobs, "final_loss")),
-                f"{manifest.seconds:,.0f}",
-                manifest.host,
             )
         )
     if not rows:
         return ""
-    names = ("run", "size", "steps", "batch (tokens)", "tokens", "peak LR", "schedule", "last loss", "seconds", "host")
+    names = ("run", "size", "steps", "batch (tokens)", "tokens", "peak LR", "schedule", "last loss")
     return "## Training\n\n" + _table(names, rows)
 
 

@@ -3,8 +3,8 @@
 `kill -9` of the flow in each of its steps; of the trainer in each training; of vLLM in each step that asks a model; and
 of server, worker, flow and everything below it once in each stage.
 
-Text from a served model is not reproducible, so the undisturbed run is given the disturbed run's answers: every
-artifact that no model wrote is made again beside them and must have the same fingerprint and the same bytes.
+Text from a served model is not reproducible, so the undisturbed run is given the disturbed run's answers; from these
+every artifact is made again, and must have the same fingerprint and the same bytes.
 
 NESTLING_KILL_STORE names a folder for the stores and logs, which then are kept.
 """
@@ -218,9 +218,7 @@ def manifests(store: Path) -> dict[str, Any]:
 
 
 def undisturbed(store: Path, beside: Path, log: Path) -> None:
-    """Make everything again that no model wrote, given what the models wrote."""
-    for stage in WRITTEN_BY_MODELS:
-        shutil.copytree(store / stage, beside / stage)
+    """Make everything again, given what the models answered."""
     shutil.copytree(store / ".answers", beside / ".answers")
     run = Run(beside, log)
     assert run.process.wait() == 0, f"see {log}"

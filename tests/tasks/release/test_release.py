@@ -90,7 +90,7 @@ def test_the_card_says_what_the_lineage_knows(tmp_path, world, proves):
         "1 training run on 1,400,832 tokens",
         "| parameters | 131,648 (the embedding table counted once) |",
         "| heads (query / key-value) | 4 / 2 |",
-        "| run | size | steps | batch (tokens) | tokens | peak LR | schedule | last loss | seconds | host |",
+        "| run | size | steps | batch (tokens) | tokens | peak LR | schedule | last loss |",
         "| tiny-cpt | gemma2/tiny | 171 | 8,192 | 1,400,832 | 0.002 | cosine | 2.35 |",
         "| debian | debian | GPL-2.0-or-later | The Debian authors |",
         "| ja | ja | 75.0% | 30 | 3,000 | 9,000 | 1.50 |",
