@@ -30,7 +30,8 @@ def prove(config: ReleaseConfig, directory: Path, scratch: Path) -> dict[str, An
     python = server_python()
     shape = config_from_hf(directory)
     room = shape.max_seq_len - config.proof_tokens
-    window = shape.local_window + 1 if shape.local_window < min(room, LONGEST_WINDOW) // 2 else 0
+    local = shape.local_window or 0
+    window = local + 1 if 0 < local < min(room, LONGEST_WINDOW) // 2 else 0
     prompts = prompts_of(TextCodec(directory), config.proof_texts, config.proof_messages, window)
     ours = continue_natively(directory, prompts, config.proof_tokens)
     found, facts = by_transformers(python, directory, prompts, ours, scratch)
