@@ -256,7 +256,7 @@ class VllmServer:
         lines = [line for line in lines if line.strip()]
         errors = [line for line in lines[-200:] if "Error" in line and "Traceback" not in line]
         chosen = [*errors[:2], *lines[-LOG_LINES:]] if errors else lines[-LOG_LINES:]
-        return "\n".join(f"    {redact(line)[:200]}" for line in dict.fromkeys(chosen))
+        return "\n".join(f"    {redact(line)[:200]}" for line in dict.fromkeys(chosen)) or "    (empty)"
 
 
 def server_python() -> Path:
