@@ -130,6 +130,15 @@ def from_hf_config(config: dict[str, Any]) -> DecoderConfig:
     )
     near = ropes.get("sliding_attention") or {"rope_theta": config.get("rope_local_base_freq", 10_000.0)}
     kinds = config.get("layer_types") or []
+    stretch = far.get("rope_type") or far.get("type") or "default"
+    biased = config.get("attention_bias") or config.get("use_bidirectional_attention")
+    if stretch not in ("default", "linear") or near.get("rope_type", "default") != "default" or biased:
+        raise ValueError(
+            f"rope types {stretch!r} (full) and {near.get('rope_type')!r} (sliding), attention_bias="
+            f"{config.get('attention_bias')}, use_bidirectional_attention={config.get('use_bidirectional_attention')}: "
+            "Gemma 3 stretches full layers linearly or not at all, has no biases and looks back only. Use such a "
+            "model, or add a family."
+        )
     return DecoderConfig(
         family="gemma3",
         vocab_size=config.get("vocab_size", 262_208),

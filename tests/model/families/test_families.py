@@ -28,6 +28,23 @@ def test_sizes_have_the_published_number_of_parameters(name, params):
     assert decoder_config(name).num_params == params
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "said"),
+    [
+        ("gemma3/tiny", {"rope_scaling": {"rope_type": "yarn", "factor": 8.0}}, "'yarn'"),
+        ("gemma3/tiny", {"use_bidirectional_attention": True}, "looks back only"),
+        ("gemma3/tiny", {"layer_types": ["full_attention"] * 6}, "five sliding layers and a full one"),
+        ("llama3/tiny", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
+        ("llama3/tiny", {"attention_bias": True}, "attention_bias"),
+        ("llama3/tiny", {"hidden_act": "gelu"}, "'gelu'"),
+    ],
+)
+def test_a_checkpoint_that_computes_otherwise_is_refused(name, changes, said):
+    cfg, family = decoder_config(name), FAMILIES[name.partition("/")[0]]
+    with pytest.raises(ValueError, match=said):
+        family.from_hf_config(family.to_hf_config(cfg, "float32") | changes)
+
+
 def test_only_the_27b_scales_queries_by_its_own_rule():
     scalars = {
         size: gemma2.to_hf_config(cfg, "bfloat16")["query_pre_attn_scalar"] for size, cfg in gemma2.SIZES.items()
