@@ -78,18 +78,6 @@ def rows_of(artifact: Artifact) -> tuple[list[int], list[int]]:
     return out, rejected
 
 
-def make_unit(ws: Workspace, number: int) -> str:
-    """In a worker process: one unit, and the error of a note that would be lost."""
-    with ws.unit(f"unit-{number}") as unit:
-        unit.write_bytes(f"{number}.txt", str(number).encode())
-        unit.count(1, 1)
-    try:
-        ws.note(lost=True)
-    except RuntimeError as error:
-        return str(error)
-    return ""
-
-
 def main(store: str, shards: str, sleep_s: str) -> None:
     """Say that the run begins, then run."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it

@@ -2,13 +2,11 @@
 
 import errno
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,7 +21,7 @@ from tasks.artifact.ledger import read_ledger, require_conserved
 from tasks.artifact.manifest import Counts, UnitRecord, ledger_path
 from tasks.shards import read_batches
 from tasks.storage import exists, join, storage_for
-from tests.tasks.artifact.counting_stage import COUNT, CountingConfig, make_unit
+from tests.tasks.artifact.counting_stage import COUNT, CountingConfig
 
 
 @pytest.fixture
@@ -173,10 +171,9 @@ def test_notes_of_licences_add_up_and_others_replace(ws: Workspace):
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_worker_processes_commit_units_but_cannot_lose_notes(store: str, tmp_path: Path, method: str):
     url = join(store, "stage", "name")
-    with hold(url) as lease:
-        ws = Workspace(url, "name", tmp_path / "work", lease.ticket, "code")
-        with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as pool:
-            answers = list(pool.map(make_unit, [ws] * 4, range(4)))
+    command = [sys.executable, "-m", "tests.tasks.artifact.worker_units", url, str(tmp_path / "work"), method]
+    answers = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert len(answers) == 4
     assert all("worker process would be lost" in answer for answer in answers)
     assert [record.key for record in read_ledger(url)] == [f"unit-{n}" for n in range(4)]
 
