@@ -178,13 +178,13 @@ def _read_part(
     files: _Files, weight: Weight, shape: tuple[int, ...], index: tuple[slice, ...], not_finite: list[str]
 ) -> np.ndarray:
     """The part `index` of our array, float32, from the slices of Hugging Face tensors that hold it."""
-    bounds = [s.indices(size)[:2] for s, size in zip(index, shape, strict=True)]
-    layers = range(*bounds[0]) if weight.is_stacked else range(1)
-    own_bounds, own_shape = (bounds[1:], shape[1:]) if weight.is_stacked else (bounds, shape)
-    part = np.empty((len(layers), *(stop - start for start, stop in own_bounds)), np.float32)
+    bounds = [slice(*s.indices(size)[:2]) for s, size in zip(index, shape, strict=True)]
+    layers = range(bounds[0].start, bounds[0].stop) if weight.is_stacked else range(1)
+    own = bounds[1:] if weight.is_stacked else bounds
+    part = np.empty((len(layers), *(bound.stop - bound.start for bound in own)), np.float32)
     for i, layer in enumerate(layers):
         name = weight.hf_name.format(layer=layer)
-        part[i] = weight.read(files.tensors[name], own_shape, own_bounds)
+        part[i] = weight.read(files.tensors[name], own)
         if not np.isfinite(part[i]).all() and name not in not_finite:
             not_finite.append(name)
     return part if weight.is_stacked else part[0]

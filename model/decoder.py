@@ -1,7 +1,8 @@
 """The transformer, top to bottom.
 
 Shape letters in this file: B batch, T query position, S key or cache position, D embed_dim, V vocab_size, F mlp_dim,
-N query heads, K key/value heads, H head_dim, L layers. Weights keep D last: rows are what tensor parallelism cuts.
+N query heads, K key/value heads, H head_dim, L layers, R rows of a weight. Weights are [R, D]: rows are what tensor
+parallelism cuts, and those of attention are head after head.
 """
 
 import math
@@ -29,23 +30,22 @@ class Cache(NamedTuple):
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
-def to_rows(x_BTD: jax.Array, w: jax.Array, compute: ComputeConfig) -> jax.Array:
-    """x times the rows of w [..., D]: [B, T, ...] in the type of x, added up in float32."""
+def to_rows(x_BTD: jax.Array, w_RD: jax.Array, compute: ComputeConfig) -> jax.Array:
+    """x times the rows of w: [B, T, R] in the type of x, added up in float32."""
     if compute.cpu_kernels:
         B, T, D = x_BTD.shape
-        return cpu.linear_rows(x_BTD.reshape(B * T, D), w.reshape(-1, D)).reshape(B, T, *w.shape[:-1])
-    y = jnp.tensordot(x_BTD, w.astype(x_BTD.dtype), ((2,), (w.ndim - 1,)), preferred_element_type=jnp.float32)
-    return y.astype(x_BTD.dtype)
+        return cpu.linear_rows(x_BTD.reshape(B * T, D), w_RD).reshape(B, T, -1)
+    y_BTR = jnp.tensordot(x_BTD, w_RD.astype(x_BTD.dtype), ((2,), (1,)), preferred_element_type=jnp.float32)
+    return y_BTR.astype(x_BTD.dtype)
 
 
-def from_rows(x: jax.Array, w: jax.Array, compute: ComputeConfig) -> jax.Array:
-    """x [B, T, ...] times w [..., D]: [B, T, D] in the type of x, added up in float32."""
+def from_rows(x_BTR: jax.Array, w_RD: jax.Array, compute: ComputeConfig) -> jax.Array:
+    """The rows of w weighted by x: [B, T, D] in the type of x, added up in float32."""
     if compute.cpu_kernels:
-        B, T = x.shape[:2]
-        return cpu.linear_columns(x.reshape(B * T, -1), w.reshape(-1, w.shape[-1])).reshape(B, T, -1)
-    rows = range(w.ndim - 1)
-    axes = (tuple(2 + i for i in rows), tuple(rows))
-    return jnp.tensordot(x, w.astype(x.dtype), axes, preferred_element_type=jnp.float32).astype(x.dtype)
+        B, T, R = x_BTR.shape
+        return cpu.linear_columns(x_BTR.reshape(B * T, R), w_RD).reshape(B, T, -1)
+    y_BTD = jnp.tensordot(x_BTR, w_RD.astype(x_BTR.dtype), ((2,), (0,)), preferred_element_type=jnp.float32)
+    return y_BTD.astype(x_BTR.dtype)
 
 
 @jax.custom_vjp
@@ -121,25 +121,26 @@ class RMSNorm(nnx.Module):
 class Attention(nnx.Module):
     def __init__(self, cfg: DecoderConfig, *, rngs: nnx.Rngs):
         D, N, K, H = cfg.embed_dim, cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
-        self.query = _weight(rngs, (N, H, D), ("heads", "head_dim", "embed"), D)
-        self.key = _weight(rngs, (K, H, D), ("kv_heads", "head_dim", "embed"), D)
-        self.value = _weight(rngs, (K, H, D), ("kv_heads", "head_dim", "embed"), D)
-        self.out = _weight(rngs, (N, H, D), ("heads", "head_dim", "embed"), N * H)
+        self.query = _weight(rngs, (N * H, D), ("heads", "embed"), D)
+        self.key = _weight(rngs, (K * H, D), ("kv_heads", "embed"), D)
+        self.value = _weight(rngs, (K * H, D), ("kv_heads", "embed"), D)
+        self.out = _weight(rngs, (N * H, D), ("heads", "embed"), N * H)
         if cfg.qk_norms:
             self.query_norm, self.key_norm = RMSNorm(cfg, H), RMSNorm(cfg, H)
         self.cfg = cfg
 
     def __call__(self, x_BTD: jax.Array, rotation: Rotation, attend: Attend) -> tuple[jax.Array, Any]:
-        compute = self.cfg.compute
-        q_BTNH = to_rows(x_BTD, self.query[...], compute)
-        k_BTKH = to_rows(x_BTD, self.key[...], compute)
-        v_BTKH = to_rows(x_BTD, self.value[...], compute)
+        compute, heads = self.cfg.compute, (*x_BTD.shape[:2], -1, self.cfg.head_dim)
+        q_BTNH = to_rows(x_BTD, self.query[...], compute).reshape(heads)
+        k_BTKH = to_rows(x_BTD, self.key[...], compute).reshape(heads)
+        v_BTKH = to_rows(x_BTD, self.value[...], compute).reshape(heads)
         if self.cfg.qk_norms:
             q_BTNH, k_BTKH = self.query_norm(q_BTNH), self.key_norm(k_BTKH)
         q_BTNH = rotate(q_BTNH, rotation.times(self.cfg.query_scale))
         k_BTKH = rotate(k_BTKH, rotation)
         mixed_BTNH, kept = attend(constrain(q_BTNH, "batch", "length", "act_heads", "head_dim"), k_BTKH, v_BTKH)
-        return from_rows(mixed_BTNH, self.out[...], compute), kept
+        mixed_BTR = mixed_BTNH.reshape(*x_BTD.shape[:2], -1)
+        return from_rows(mixed_BTR, self.out[...], compute), kept
 
 
 class MLP(nnx.Module):

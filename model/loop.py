@@ -16,7 +16,7 @@ from model.config import DecoderConfig, OptimizerConfig
 from model.decoder import Decoder
 from model.losses import next_token_loss
 from model.optimizer import learning_rate, make_optimizer
-from model.sharding import sharding
+from model.sharding import check_divides, sharding
 
 Params = dict[str, Any]
 Batch = Mapping[str, jax.Array]
@@ -101,7 +101,9 @@ def param_axes(cfg: DecoderConfig) -> Params:
 
 
 def param_sharding(cfg: DecoderConfig, mesh: Mesh) -> Params:
-    """Where each weight lies on the mesh."""
+    """Where each weight lies on the mesh; attention is cut between heads, never inside one."""
+    check_divides(mesh, "kv_heads", cfg.num_kv_heads)
+    check_divides(mesh, "heads", cfg.num_heads)
     _, shapes = split_model(_abstract(cfg))
     return jax.tree.map(lambda x, axes: sharding(mesh, axes, x.shape), shapes, param_axes(cfg))
 

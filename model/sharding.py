@@ -50,14 +50,19 @@ def spec(axes: tuple[str, ...]) -> PartitionSpec:
 def sharding(mesh: Mesh, axes: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
     """The sharding of one array; a dimension that the mesh axes do not divide is refused."""
     for axis, size in zip(axes, shape, strict=True):
-        parts = int(np.prod([mesh.shape[name] for name in RULES[axis]]))
-        if size % parts:
-            raise ValueError(
-                f"{axis} has {size} entries and mesh axes {', '.join(RULES[axis])} cut it into {parts} parts: "
-                f"every device holds an equal part, and {size} is not a multiple of {parts}. "
-                f"Use a mesh whose {' x '.join(RULES[axis])} divides {size}."
-            )
+        check_divides(mesh, axis, size)
     return NamedSharding(mesh, spec(axes))
+
+
+def check_divides(mesh: Mesh, axis: str, size: int) -> None:
+    """Refuse `size` entries along a logical axis that the mesh would cut unequally."""
+    parts = int(np.prod([mesh.shape[name] for name in RULES[axis]]))
+    if size % parts:
+        raise ValueError(
+            f"{axis} has {size} entries and mesh axes {', '.join(RULES[axis])} cut it into {parts} parts: "
+            f"every device holds an equal part, and {size} is not a multiple of {parts}. "
+            f"Use a mesh whose {' x '.join(RULES[axis])} divides {size}."
+        )
 
 
 def constrain(x: jax.Array, *axes: str) -> jax.Array:

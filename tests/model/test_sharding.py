@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 from model.checkpoint import Checkpoints
 from model.config import MeshConfig, OptimizerConfig
-from model.loop import abstract_state, param_axes
+from model.loop import abstract_state, param_axes, param_sharding
 from model.sharding import RULES, make_mesh, sharding, spec
 from tests.model.random_decoders import small_config
 
@@ -73,10 +75,22 @@ def test_a_dimension_that_does_not_divide_is_named():
         sharding(Mesh(), ("mlp", "embed"), (64, 36))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("heads", "kv_heads", "named"), [(4, 1, "kv_heads has 1 entries"), (2, 2, None)])
+def test_a_head_is_never_cut_in_two(heads, kv_heads, named):
+    """Its 16 rows would divide; half of them on another device would be half a rotation."""
+    cfg = small_config(num_heads=heads, num_kv_heads=kv_heads)
+    mesh: Any = AbstractMesh((1, 1, 2), ("data", "fsdp", "tensor"))
+    if named is None:
+        assert param_sharding(cfg, mesh)["layers"]["attention"]["key"].spec == spec(("layers", "kv_heads", "embed"))
+        return
+    with pytest.raises(ValueError, match=named):
+        param_sharding(cfg, mesh)
+
+
 def test_every_weight_has_axes_of_the_table_and_no_mesh_axis_twice():
     axes = param_axes(small_config())
     assert axes["embed"] == ("vocab", "embed")
-    assert axes["layers"]["attention"]["query"] == ("layers", "heads", "head_dim", "embed")
+    assert axes["layers"]["attention"]["query"] == ("layers", "heads", "embed")
 
     def leaves(tree):
         return [tree] if isinstance(tree, tuple) else [leaf for child in tree.values() for leaf in leaves(child)]
