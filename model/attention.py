@@ -1,37 +1,90 @@
-"""Attention behind one function: causal, packed segments, local windows, soft cap.
+"""Attention behind one function: causal, packed segments, local windows, soft cap, grouped heads.
 
 Shape letters in this file: B batch, T query position, S key position, N query heads, K key/value heads,
-G = N // K query heads that share a key head, H head_dim.
+G = N // K query heads that share a key head, H head_dim. Heads stand before positions, as the kernels want them.
 """
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
+from model.chunked import chunked_attention
+
 NEGATIVE = -2.0e38  # like minus infinity in float32, but its exponential has no NaN when a whole row is masked
+LONGEST_REFERENCE = 256  # up to one block both take the same time and memory (docs/decisions/0004)
+
+Implementation = Literal["auto", "reference", "chunked"]
 
 
-def causal_mask(segments_BT: jax.Array, window: int | None) -> jax.Array:
-    """True where query t may see key s: not later, same segment, and fewer than `window` tokens back."""
-    T = segments_BT.shape[1]
-    distance_TS = jnp.arange(T)[:, None] - jnp.arange(T)[None, :]
+def packed_attention(
+    q_BNTH: jax.Array,
+    k_BKSH: jax.Array,
+    v_BKSH: jax.Array,
+    segments_BT: jax.Array,
+    segments_BS: jax.Array,
+    *,
+    first: int | jax.Array = 0,
+    window: int | None,
+    softcap: float | None,
+    implementation: Implementation,
+) -> jax.Array:
+    """Mixed values [B, N, T, H] in the type of q. Queries come scaled and rotated, keys rotated.
+
+    Query t stands at place first + t of the row and key s at place s; S >= first + T. A query sees keys of its own
+    segment that are not after it and fewer than `window` places back. Logits and softmax are float32. What comes out
+    where the segment is 0 (padding) is finite and means nothing.
+    """
+    if implementation == "auto":
+        implementation = choose_implementation(jax.default_backend(), k_BKSH.shape[2])
+    if implementation == "chunked":
+        return chunked_attention(q_BNTH, k_BKSH, v_BKSH, segments_BT, segments_BS, first, window, softcap)
+    mask_BTS = packed_mask(segments_BT, segments_BS, first, window)
+    return attend_heads(q_BNTH, k_BKSH, v_BKSH, mask_BTS, softcap)
+
+
+def choose_implementation(platform: str, row_length: int) -> Literal["reference", "chunked"]:
+    """What `auto` means."""
+    return "chunked" if row_length > LONGEST_REFERENCE else "reference"
+
+
+def packed_mask(
+    segments_BT: jax.Array, segments_BS: jax.Array, first: int | jax.Array, window: int | None
+) -> jax.Array:
+    """True where query t may see key s: not later, same segment, and fewer than `window` places back."""
+    T, S = segments_BT.shape[1], segments_BS.shape[1]
+    distance_TS = first + jnp.arange(T)[:, None] - jnp.arange(S)[None, :]
     near_TS = distance_TS >= 0
     if window is not None:
         near_TS &= distance_TS < window
-    return near_TS & (segments_BT[:, :, None] == segments_BT[:, None, :])
+    return near_TS & (segments_BT[:, :, None] == segments_BS[:, None, :])
+
+
+def attend_heads(
+    q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, mask_BTS: jax.Array, softcap: float | None
+) -> jax.Array:
+    """The reference, under any mask: mixed values [B, N, T, H] in the type of q. Holds [B, N, T, S]."""
+    B, N, T, H = q_BNTH.shape
+    K = k_BKSH.shape[1]
+    q_BKGTH = q_BNTH.reshape(B, K, N // K, T, H)
+    logits_BKGTS = jnp.einsum("BKGTH,BKSH->BKGTS", q_BKGTH, k_BKSH, preferred_element_type=jnp.float32)
+    if softcap is not None:
+        logits_BKGTS = softcap * jnp.tanh(logits_BKGTS / softcap)
+    logits_BKGTS = jnp.where(mask_BTS[:, None, None], logits_BKGTS, NEGATIVE)
+    # Softmax in float32: bfloat16 loses the tail of a wide distribution.
+    probs_BKGTS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BKSH.dtype)
+    mixed_BKGTH = jnp.einsum("BKGTS,BKSH->BKGTH", probs_BKGTS, v_BKSH, preferred_element_type=jnp.float32)
+    return mixed_BKGTH.reshape(B, N, T, H).astype(q_BNTH.dtype)
+
+
+def causal_mask(segments_BT: jax.Array, window: int | None) -> jax.Array:
+    """The mask of rows that are whole."""
+    return packed_mask(segments_BT, segments_BT, 0, window)
 
 
 def attend(
     q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array, softcap: float | None
 ) -> jax.Array:
-    """The reference: mixed values [B, T, N, H] in the type of q. Queries come scaled and rotated."""
-    B, T, N, H = q_BTNH.shape
-    K = k_BSKH.shape[2]
-    q_BTKGH = q_BTNH.reshape(B, T, K, N // K, H)
-    logits_BKGTS = jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k_BSKH, preferred_element_type=jnp.float32)
-    if softcap is not None:
-        logits_BKGTS = softcap * jnp.tanh(logits_BKGTS / softcap)
-    logits_BKGTS = jnp.where(mask_BTS[:, None, None], logits_BKGTS, NEGATIVE)
-    # Softmax in float32: bfloat16 loses the tail of a wide distribution.
-    probs_BKGTS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BSKH.dtype)
-    mixed_BTKGH = jnp.einsum("BKGTS,BSKH->BTKGH", probs_BKGTS, v_BSKH, preferred_element_type=jnp.float32)
-    return mixed_BTKGH.reshape(B, T, N, H).astype(q_BTNH.dtype)
+    """`attend_heads` for positions before heads: [B, T, N, H]."""
+    q_BNTH, k_BKSH, v_BKSH = (jnp.swapaxes(x, 1, 2) for x in (q_BTNH, k_BSKH, v_BSKH))
+    return jnp.swapaxes(attend_heads(q_BNTH, k_BKSH, v_BKSH, mask_BTS, softcap), 1, 2)

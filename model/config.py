@@ -1,9 +1,19 @@
 """What a model, a mesh and an optimizer are: frozen values, checked when made, JSON-able by `dataclasses.asdict`."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 LOCAL, GLOBAL = "local", "global"
+# From the slowest links to the fastest: what is last lies on neighbouring chips.
+MESH_AXES = ("stage", "data", "fsdp", "expert", "context", "tensor")
+# What the backward pass finds kept, by name; the rest of a layer it computes again from the layer's input. Ordered by
+# memory. Names are those given with `checkpoint_name` in `model/decoder.py` and the attention kernels.
+REMAT: dict[str, tuple[str, ...]] = {
+    "full": (),
+    "outputs": ("mlp_out", "attention_kept"),
+    "projections": ("mlp_out", "attention_kept", "attention_out", "query", "key", "value"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,17 +24,24 @@ class ComputeConfig:
     """Type of activations and matmul operands. Master weights, softmax, norms and the loss stay float32."""
     scan_layers: bool = True
     """One compiled layer body in a loop (small programs, TPU) or every layer written out (faster on CPU)."""
-    remat: Literal["none", "full"] = "none"
-    """What the backward pass computes again: nothing, or each layer from its input."""
+    remat: Literal["none", "full", "outputs", "projections"] = "none"
+    """What the backward pass computes again: nothing, or each layer from its input and what `REMAT` keeps. Outputs are
+    those of attention and MLP; projections are queries, keys and values too, which leaves only gate and up."""
+    attention: Literal["auto", "reference", "chunked", "splash"] = "auto"
+    """Which implementation of `model.attention.packed_attention`; auto chooses by platform and length."""
     loss_chunk_tokens: int = 2048
     """Logits in memory at a time, over all sequences of a batch; the loss never holds [tokens, vocab] beyond this."""
     cpu_kernels: bool = False
     """Use `model/cpu.py` in place of plain autodiff; one process with one CPU device only."""
+    microbatches: int = 1
+    """Parts that the rows of a device are taken in on their way through the stages of a pipeline; of the time a stage
+    waits (stages - 1) / (microbatches + stages - 1)."""
 
     def __post_init__(self) -> None:
         _choice("dtype", self.dtype, ("float32", "bfloat16"))
-        _choice("remat", self.remat, ("none", "full"))
-        _at_least("loss_chunk_tokens", self.loss_chunk_tokens, 1)
+        _choice("remat", self.remat, ("none", *REMAT))
+        for name in ("loss_chunk_tokens", "microbatches"):
+            _at_least(name, getattr(self, name), 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,14 +209,20 @@ class MeshConfig:
     """Parts of each weight and of the optimizer state (ZeRO-3); the batch is split along it too."""
     tensor: int = 1
     """Parts of heads, mlp and vocabulary within a layer."""
+    context: int = 1
+    """Parts of the length; keys and values are gathered, so that each query sees its whole row."""
+    expert: int = 1
+    """Parts of the experts of a mixture; the batch is split along it too."""
+    stage: int = 1
+    """Parts of the depth; rows follow one another through them, `microbatches` at a time."""
 
     def __post_init__(self) -> None:
-        for name in ("data", "fsdp", "tensor"):
+        for name in MESH_AXES:
             _at_least(name, getattr(self, name), 1)
 
     @property
     def num_devices(self) -> int:
-        return self.data * self.fsdp * self.tensor
+        return math.prod(getattr(self, axis) for axis in MESH_AXES)
 
 
 def _at_least(name: str, value: float, minimum: int) -> None:

@@ -137,21 +137,21 @@ GATED = {"gelu": _gated(_gelu), "silu": _gated(_silu)}
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def attention(
-    q_BTNH: jax.Array,
-    k_BTKH: jax.Array,
-    v_BTKH: jax.Array,
+    q_BNTH: jax.Array,
+    k_BKTH: jax.Array,
+    v_BKTH: jax.Array,
     segments_BT: jax.Array,
     window: int | None,
     softcap: float | None,
 ) -> jax.Array:
-    """Causal attention within segments, chunk by chunk: [B, T, N, H]. The backward pass keeps only row sums."""
-    return _attention_fwd(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, softcap)[0]
+    """Causal attention within segments, chunk by chunk: [B, N, T, H]. The backward pass keeps only row sums."""
+    return _attention_fwd(q_BNTH, k_BKTH, v_BKTH, segments_BT, window, softcap)[0]
 
 
-def _attention_fwd(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, softcap):
-    B, T, N, H = q_BTNH.shape
-    K = k_BTKH.shape[2]
-    q, k, v = _heads_first(q_BTNH, K), _heads_first(k_BTKH, K), _heads_first(v_BTKH, K)
+def _attention_fwd(q_BNTH, k_BKTH, v_BKTH, segments_BT, window, softcap):
+    B, N, T, H = q_BNTH.shape
+    K = k_BKTH.shape[1]
+    q, k, v = _grouped(q_BNTH, K), _grouped(k_BKTH, K), _grouped(v_BKTH, K)
     outs, sums = [], []
     for lo, at, hi in _spans(T, window):
         q_PRH = q[:, :, at:hi].reshape(B * K, -1, H)
@@ -160,16 +160,16 @@ def _attention_fwd(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, softcap):
         mixed_PRH = product(weights_PRS.astype(v.dtype), v[:, 0, lo:hi], -1, -2) / sum_PR1
         outs.append(mixed_PRH.astype(q.dtype).reshape(B * K, N // K, hi - at, H))
         sums.append(sum_PR1)
-    out_BTNH = _heads_last(jnp.concatenate(outs, axis=2), B)
-    return out_BTNH, (q_BTNH, k_BTKH, v_BTKH, segments_BT, out_BTNH, tuple(sums))
+    out_BNTH = jnp.concatenate(outs, axis=2).reshape(B, N, T, H)
+    return out_BNTH, (q_BNTH, k_BKTH, v_BKTH, segments_BT, out_BNTH, tuple(sums))
 
 
-def _attention_bwd(window, softcap, kept, d_out_BTNH):
-    q_BTNH, k_BTKH, v_BTKH, segments_BT, out_BTNH, sums = kept
-    B, T, _, H = q_BTNH.shape
-    K = k_BTKH.shape[2]
-    q, k, v = _heads_first(q_BTNH, K), _heads_first(k_BTKH, K), _heads_first(v_BTKH, K)
-    out, d_out = _heads_first(out_BTNH, K), _heads_first(d_out_BTNH, K)
+def _attention_bwd(window, softcap, kept, d_out_BNTH):
+    q_BNTH, k_BKTH, v_BKTH, segments_BT, out_BNTH, sums = kept
+    B, _, T, H = q_BNTH.shape
+    K = k_BKTH.shape[1]
+    q, k, v = _grouped(q_BNTH, K), _grouped(k_BKTH, K), _grouped(v_BKTH, K)
+    out, d_out = _grouped(out_BNTH, K), _grouped(d_out_BNTH, K)
     d_q = []
     d_k_PHT = jnp.zeros((B * K, H, T), jnp.float32)
     d_v_PHT = jnp.zeros((B * K, H, T), jnp.float32)
@@ -186,9 +186,9 @@ def _attention_bwd(window, softcap, kept, d_out_BTNH):
         d_v_PHT = d_v_PHT.at[:, :, lo:hi].add(product(transposed(do_PRH), probs_PRS.astype(v.dtype), -1, -2))
 
     def narrow(x_PHT: jax.Array) -> jax.Array:
-        return _heads_last(jnp.swapaxes(x_PHT, 1, 2)[:, None].astype(k_BTKH.dtype), B)
+        return jnp.swapaxes(x_PHT, 1, 2).astype(k_BKTH.dtype).reshape(k_BKTH.shape)
 
-    return _heads_last(jnp.concatenate(d_q, axis=2), B), narrow(d_k_PHT), narrow(d_v_PHT), None
+    return jnp.concatenate(d_q, axis=2).reshape(q_BNTH.shape), narrow(d_k_PHT), narrow(d_v_PHT), None
 
 
 attention.defvjp(_attention_fwd, _attention_bwd)
@@ -203,14 +203,10 @@ def _spans(length: int, window: int | None) -> list[tuple[int, int, int]]:
     return [(max(0, at - window + 1) // 32 * 32 if window else 0, at, min(length, at + chunk)) for at in starts]
 
 
-def _heads_first(x_BTNH: jax.Array, K: int) -> jax.Array:
-    B, T, N, H = x_BTNH.shape
-    return x_BTNH.reshape(B, T, K, N // K, H).transpose(0, 2, 3, 1, 4).reshape(B * K, N // K, T, H)
-
-
-def _heads_last(x_PGTH: jax.Array, B: int) -> jax.Array:
-    P, G, T, H = x_PGTH.shape
-    return x_PGTH.reshape(B, P // B, G, T, H).transpose(0, 3, 1, 2, 4).reshape(B, T, P // B * G, H)
+def _grouped(x_BNTH: jax.Array, K: int) -> jax.Array:
+    """[P, G, T, H]"""
+    B, N, T, H = x_BNTH.shape
+    return x_BNTH.reshape(B * K, N // K, T, H)
 
 
 def _chunk_weights(q_PRH, k_PSH, segments_BT, span, window, softcap):

@@ -1,26 +1,39 @@
 """The transformer, top to bottom.
 
 Shape letters in this file: B batch, T query position, S key or cache position, D embed_dim, V vocab_size, F mlp_dim,
-N query heads, K key/value heads, H head_dim, L layers, R rows of a weight. Weights are [R, D]: rows are what tensor
-parallelism cuts, and those of attention are head after head.
+N query heads, K key/value heads, H head_dim, L layers. Weights are rows of D, which the devices of a mesh share: inside
+a training step on a mesh, every size but D, H and V is that of this device's part.
 """
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from model import cpu
-from model.attention import attend, causal_mask
-from model.config import ComputeConfig, DecoderConfig, RopeScaling
-from model.sharding import constrain
+from model.attention import attend_heads, packed_attention
+from model.config import REMAT, ComputeConfig, DecoderConfig, RopeScaling
+from model.pipeline import through_stages
+from model.sharding import (
+    GATHERED,
+    enter_tensor,
+    leave_tensor,
+    parts,
+    place,
+    scattered_rows,
+    sum_over,
+    whole_length,
+    whole_rows,
+)
 
 
 class Cache(NamedTuple):
-    """Keys and values of every layer [L, B, S, K, H]; slot s of row b holds the token at position s of that row."""
+    """Keys and values of every layer [L, B, K, S, H]; slot s of row b holds the token at position s of that row."""
 
     keys: jax.Array
     values: jax.Array
@@ -30,22 +43,40 @@ class Cache(NamedTuple):
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 
 
-def to_rows(x_BTD: jax.Array, w_RD: jax.Array, compute: ComputeConfig) -> jax.Array:
-    """x times the rows of w: [B, T, R] in the type of x, added up in float32."""
+def to_rows(x_BTD: jax.Array, w_FD: jax.Array, compute: ComputeConfig) -> jax.Array:
+    """x times the rows of w: [B, T, F] in the type of x, added up in float32."""
     if compute.cpu_kernels:
         B, T, D = x_BTD.shape
-        return cpu.linear_rows(x_BTD.reshape(B * T, D), w_RD).reshape(B, T, -1)
-    y_BTR = jnp.tensordot(x_BTD, w_RD.astype(x_BTD.dtype), ((2,), (1,)), preferred_element_type=jnp.float32)
-    return y_BTR.astype(x_BTD.dtype)
+        return cpu.linear_rows(x_BTD.reshape(B * T, D), w_FD).reshape(B, T, -1)
+    w_FD = whole_rows(w_FD, x_BTD.dtype)
+    return jnp.einsum("BTD,FD->BTF", x_BTD, w_FD, preferred_element_type=jnp.float32).astype(x_BTD.dtype)
 
 
-def from_rows(x_BTR: jax.Array, w_RD: jax.Array, compute: ComputeConfig) -> jax.Array:
-    """The rows of w weighted by x: [B, T, D] in the type of x, added up in float32."""
+def from_rows(x_BTF: jax.Array, w_FD: jax.Array, compute: ComputeConfig) -> jax.Array:
+    """x times w: [B, T, D] in the type of x, added up in float32."""
     if compute.cpu_kernels:
-        B, T, R = x_BTR.shape
-        return cpu.linear_columns(x_BTR.reshape(B * T, R), w_RD).reshape(B, T, -1)
-    y_BTD = jnp.tensordot(x_BTR, w_RD.astype(x_BTR.dtype), ((2,), (0,)), preferred_element_type=jnp.float32)
-    return y_BTD.astype(x_BTR.dtype)
+        B, T, F = x_BTF.shape
+        return cpu.linear_columns(x_BTF.reshape(B * T, F), w_FD).reshape(B, T, -1)
+    w_FD = whole_rows(w_FD, x_BTF.dtype)
+    return jnp.einsum("BTF,FD->BTD", x_BTF, w_FD, preferred_element_type=jnp.float32).astype(x_BTF.dtype)
+
+
+def to_heads(x_BTD: jax.Array, w: jax.Array, head_dim: int, compute: ComputeConfig) -> jax.Array:
+    """x times the rows of w [N*H, D]: [B, N, T, H], the order in which attention kernels read, in the type of x."""
+    if compute.cpu_kernels:
+        B, T, _ = x_BTD.shape
+        return jnp.swapaxes(to_rows(x_BTD, w, compute).reshape(B, T, -1, head_dim), 1, 2)
+    w_NHD = whole_rows(w, x_BTD.dtype).reshape(-1, head_dim, x_BTD.shape[-1])
+    return jnp.einsum("BTD,NHD->BNTH", x_BTD, w_NHD, preferred_element_type=jnp.float32).astype(x_BTD.dtype)
+
+
+def from_heads(x_BNTH: jax.Array, w: jax.Array, compute: ComputeConfig) -> jax.Array:
+    """x times w [N*H, D]: [B, T, D] in the type of x, added up in float32."""
+    B, N, T, H = x_BNTH.shape
+    if compute.cpu_kernels:
+        return from_rows(jnp.swapaxes(x_BNTH, 1, 2).reshape(B, T, N * H), w, compute)
+    w_NHD = whole_rows(w, x_BNTH.dtype).reshape(N, H, -1)
+    return jnp.einsum("BNTH,NHD->BTD", x_BNTH, w_NHD, preferred_element_type=jnp.float32).astype(x_BNTH.dtype)
 
 
 @jax.custom_vjp
@@ -58,7 +89,7 @@ unstack.defvjp(lambda w: (unstack(w), None), lambda _, parts: (jnp.stack(parts),
 
 
 class Rotation(NamedTuple):
-    """Every position's turn, float32 [B, T, 1, H]: cosines twice, and sines, those of the first half negative."""
+    """Every position's turn, float32 [B, 1, T, H]: cosines twice, and sines, those of the first half negative."""
 
     cos: jax.Array
     sin: jax.Array
@@ -73,8 +104,8 @@ def rotation(positions_BT: jax.Array, head_dim: int, base: float, scaling: RopeS
     frequency_H = base ** -(jnp.arange(half, dtype=jnp.float32) / half)
     if scaling is not None:
         frequency_H = stretched(frequency_H, scaling)
-    angle_BT1H = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_H
-    sin, cos = jnp.sin(angle_BT1H), jnp.cos(angle_BT1H)
+    angle_B1TH = positions_BT[:, None, :, None].astype(jnp.float32) * frequency_H
+    sin, cos = jnp.sin(angle_B1TH), jnp.cos(angle_B1TH)
     turns = jnp.concatenate([cos, cos], axis=-1), jnp.concatenate([-sin, sin], axis=-1)
     return Rotation(*jax.lax.optimization_barrier(turns))
 
@@ -91,10 +122,10 @@ def stretched(frequency_H: jax.Array, scaling: RopeScaling) -> jax.Array:
 
 
 @jax.custom_vjp
-def rotate(x_BTNH: jax.Array, by: Rotation) -> jax.Array:
+def rotate(x_BNTH: jax.Array, by: Rotation) -> jax.Array:
     """Rotary position embedding: the two halves of each head turn as pairs."""
-    x = x_BTNH.astype(jnp.float32)
-    return (x * by.cos + jnp.roll(x, x.shape[-1] // 2, axis=-1) * by.sin).astype(x_BTNH.dtype)
+    x = x_BNTH.astype(jnp.float32)
+    return (x * by.cos + jnp.roll(x, x.shape[-1] // 2, axis=-1) * by.sin).astype(x_BNTH.dtype)
 
 
 # Turning back undoes it, and that is its gradient. Autodiff's would be a concatenation, five times slower on a CPU.
@@ -106,16 +137,17 @@ def _weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], fan_i
 
 
 class RMSNorm(nnx.Module):
-    """Root-mean-square norm over the last axis."""
+    """Root-mean-square norm over the last axis. Norms of heads see only those of this device (`per_head`)."""
 
-    def __init__(self, cfg: DecoderConfig, size: int):
+    def __init__(self, cfg: DecoderConfig, size: int, *, per_head: bool = False):
         self.scale = nnx.Param(jnp.full(size, 1 - cfg.norm_offset, jnp.float32), axes=("norm",))
-        self.eps, self.offset = cfg.norm_eps, cfg.norm_offset
+        self.eps, self.offset, self.per_head = cfg.norm_eps, cfg.norm_offset, per_head
 
     def __call__(self, x_in: jax.Array) -> jax.Array:
         x = x_in.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
-        return (x * (self.offset + self.scale[...])).astype(x_in.dtype)
+        scale = enter_tensor(self.scale[...]) if self.per_head else self.scale[...]
+        return (x * (self.offset + scale)).astype(x_in.dtype)
 
 
 class Attention(nnx.Module):
@@ -126,21 +158,22 @@ class Attention(nnx.Module):
         self.value = _weight(rngs, (K * H, D), ("kv_heads", "embed"), D)
         self.out = _weight(rngs, (N * H, D), ("heads", "embed"), N * H)
         if cfg.qk_norms:
-            self.query_norm, self.key_norm = RMSNorm(cfg, H), RMSNorm(cfg, H)
+            self.query_norm, self.key_norm = RMSNorm(cfg, H, per_head=True), RMSNorm(cfg, H, per_head=True)
         self.cfg = cfg
 
     def __call__(self, x_BTD: jax.Array, rotation: Rotation, attend: Attend) -> tuple[jax.Array, Any]:
-        compute, heads = self.cfg.compute, (*x_BTD.shape[:2], -1, self.cfg.head_dim)
-        q_BTNH = to_rows(x_BTD, self.query[...], compute).reshape(heads)
-        k_BTKH = to_rows(x_BTD, self.key[...], compute).reshape(heads)
-        v_BTKH = to_rows(x_BTD, self.value[...], compute).reshape(heads)
+        compute, H = self.cfg.compute, self.cfg.head_dim
+        x_BTD = enter_tensor(x_BTD)
+        q_BNTH = to_heads(x_BTD, self.query[...], H, compute)
+        k_BKTH = to_heads(x_BTD, self.key[...], H, compute)
+        v_BKTH = checkpoint_name(to_heads(x_BTD, self.value[...], H, compute), "value")
         if self.cfg.qk_norms:
-            q_BTNH, k_BTKH = self.query_norm(q_BTNH), self.key_norm(k_BTKH)
-        q_BTNH = rotate(q_BTNH, rotation.times(self.cfg.query_scale))
-        k_BTKH = rotate(k_BTKH, rotation)
-        mixed_BTNH, kept = attend(constrain(q_BTNH, "batch", "length", "act_heads", "head_dim"), k_BTKH, v_BTKH)
-        mixed_BTR = mixed_BTNH.reshape(*x_BTD.shape[:2], -1)
-        return from_rows(mixed_BTR, self.out[...], compute), kept
+            q_BNTH, k_BKTH = self.query_norm(q_BNTH), self.key_norm(k_BKTH)
+        q_BNTH = checkpoint_name(rotate(q_BNTH, rotation.times(self.cfg.query_scale)), "query")
+        k_BKTH = checkpoint_name(rotate(k_BKTH, rotation), "key")
+        mixed_BNTH, kept = attend(q_BNTH, k_BKTH, v_BKTH)
+        out_BTD = leave_tensor(from_heads(mixed_BNTH, self.out[...], compute))
+        return checkpoint_name(out_BTD, "attention_out"), kept
 
 
 class MLP(nnx.Module):
@@ -154,11 +187,12 @@ class MLP(nnx.Module):
         self.activation, self.compute = cfg.activation, cfg.compute
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
+        x_BTD = enter_tensor(x_BTD)
         gate_BTF = to_rows(x_BTD, self.gate[...], self.compute)
         up_BTF = to_rows(x_BTD, self.up[...], self.compute)
         gated = (cpu.GATED if self.compute.cpu_kernels else GATED)[self.activation]
-        h_BTF = constrain(gated(gate_BTF, up_BTF), "batch", "length", "act_mlp")
-        return from_rows(h_BTF, self.down[...], self.compute)
+        down_BTD = from_rows(gated(gate_BTF, up_BTF), self.down[...], self.compute)
+        return checkpoint_name(leave_tensor(down_BTD), "mlp_out")
 
 
 GATED: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
@@ -184,11 +218,11 @@ class Layer(nnx.Module):
         mixed_BTD, kept = self.attention(self.attention_norm(x_BTD), rotation, attend)
         if self.post_norms:
             mixed_BTD = self.attention_post_norm(mixed_BTD)
-        x_BTD = constrain(x_BTD + mixed_BTD, "batch", "length", "act_embed")
+        x_BTD += mixed_BTD
         mixed_BTD = self.mlp(self.mlp_norm(x_BTD))
         if self.post_norms:
             mixed_BTD = self.mlp_post_norm(mixed_BTD)
-        return constrain(x_BTD + mixed_BTD, "batch", "length", "act_embed"), kept
+        return x_BTD + mixed_BTD, kept
 
 
 class Decoder(nnx.Module):
@@ -218,20 +252,40 @@ class Decoder(nnx.Module):
     ) -> jax.Array:
         """Hidden states [B, T, D] after the final norm, of packed rows: tokens see only their own segment.
 
-        `noise_BTD` is added to the embeddings (NEFTune).
+        `noise_BTD` is added to the embeddings (NEFTune). With pipeline stages only part of the rows comes out here, and
+        `pipeline.rows_here` picks the same part of other arrays.
         """
-        cfg, turns = self.cfg, self._rotations(positions_BT)
-        masks = {window: causal_mask(segments_BT, window) for window in set(cfg.layer_windows)}
+        cfg = self.cfg
 
-        def step(layer: Layer, x_BTD: jax.Array, window: int | None, _: None) -> tuple[jax.Array, None]:
-            def attend_row(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, None]:
-                if cfg.compute.cpu_kernels:
-                    return cpu.attention(q_BTNH, k_BTKH, v_BTKH, segments_BT, window, cfg.attn_softcap), None
-                return attend(q_BTNH, k_BTKH, v_BTKH, masks[window], cfg.attn_softcap), None
+        def through(x_BTD: jax.Array, rows: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+            positions_BT, segments_BT = rows
+            turns = self._rotations(positions_BT)
+            segments_BS = whole_length(segments_BT, 1)
+            first = place("context") * segments_BT.shape[1]
 
-            return layer(x_BTD, turns[window], attend_row)
+            def step(layer: Layer, x_BTD: jax.Array, window: int | None, _: None) -> tuple[jax.Array, None]:
+                def attend_row(q_BNTH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array) -> tuple[jax.Array, None]:
+                    if cfg.compute.cpu_kernels:
+                        return cpu.attention(q_BNTH, k_BKTH, v_BKTH, segments_BT, window, cfg.attn_softcap), None
+                    k_BKSH, v_BKSH = whole_length(k_BKTH, 2), whole_length(v_BKTH, 2)
+                    return packed_attention(
+                        q_BNTH,
+                        k_BKSH,
+                        v_BKSH,
+                        segments_BT,
+                        segments_BS,
+                        first=first,
+                        window=window,
+                        softcap=cfg.attn_softcap,
+                        implementation=cfg.compute.attention,
+                    ), None
 
-        x_BTD, _ = self._through_layers(self._embed(tokens_BT, noise_BTD), step, None)
+                return layer(x_BTD, turns[window], attend_row)
+
+            return self._through_layers(x_BTD, step, None)
+
+        x_BTD = self._embed(tokens_BT, noise_BTD)
+        x_BTD, _ = through_stages(through, x_BTD, (positions_BT, segments_BT), cfg.compute.microbatches)
         return self.final_norm(x_BTD)
 
     def extend(self, tokens_BT: jax.Array, positions_BT: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
@@ -240,7 +294,7 @@ class Decoder(nnx.Module):
         Each row has its own positions: token t of row b is written to slot positions_BT[b, t] and sees slots up to it.
         A slot beyond the row's last position may hold anything: it is overwritten before it is ever seen.
         """
-        slots_S = jnp.arange(cache.keys.shape[2])
+        slots_S = jnp.arange(cache.keys.shape[3])
         distance_BTS = positions_BT[:, :, None] - slots_S
         rows_B1 = jnp.arange(tokens_BT.shape[0])[:, None]
         turns = self._rotations(positions_BT)
@@ -250,10 +304,10 @@ class Decoder(nnx.Module):
             if window is not None:
                 mask_BTS &= distance_BTS < window
 
-            def attend_cache(q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array) -> tuple[jax.Array, Cache]:
-                keys = kv.keys.at[rows_B1, positions_BT].set(k_BTKH)
-                values = kv.values.at[rows_B1, positions_BT].set(v_BTKH)
-                return attend(q_BTNH, keys, values, mask_BTS, self.cfg.attn_softcap), Cache(keys, values)
+            def attend_cache(q_BNTH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array) -> tuple[jax.Array, Cache]:
+                keys = kv.keys.at[rows_B1, :, positions_BT].set(jnp.swapaxes(k_BKTH, 1, 2))
+                values = kv.values.at[rows_B1, :, positions_BT].set(jnp.swapaxes(v_BKTH, 1, 2))
+                return attend_heads(q_BNTH, keys, values, mask_BTS, self.cfg.attn_softcap), Cache(keys, values)
 
             return layer(x_BTD, turns[window], attend_cache)
 
@@ -262,7 +316,7 @@ class Decoder(nnx.Module):
 
     def empty_cache(self, batch: int, length: int) -> Cache:
         cfg = self.cfg
-        shape = (cfg.num_layers, batch, length, cfg.num_kv_heads, cfg.head_dim)
+        shape = (cfg.num_layers, batch, cfg.num_kv_heads, length, cfg.head_dim)
         return Cache(jnp.zeros(shape, cfg.compute.dtype), jnp.zeros(shape, cfg.compute.dtype))
 
     def logits(self, hidden_BTD: jax.Array) -> jax.Array:
@@ -273,11 +327,12 @@ class Decoder(nnx.Module):
         return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
 
     def _embed(self, tokens_BT: jax.Array, noise_BTD: jax.Array | None = None) -> jax.Array:
-        x_BTD = self.embed[...][tokens_BT]
-        x_BTD = (x_BTD if noise_BTD is None else x_BTD + noise_BTD).astype(self.cfg.compute.dtype)
+        x_BTD = looked_up(self.embed[...], tokens_BT, self.cfg.compute.dtype)
+        if noise_BTD is not None:
+            x_BTD = (x_BTD + noise_BTD).astype(x_BTD.dtype)
         if self.cfg.scale_embeddings:
             x_BTD *= jnp.asarray(self.cfg.embed_dim**0.5, x_BTD.dtype)
-        return constrain(x_BTD, "batch", "length", "act_embed")
+        return x_BTD
 
     def _rotations(self, positions_BT: jax.Array) -> dict[int | None, Rotation]:
         """By window: local layers may turn otherwise than global ones."""
@@ -300,26 +355,64 @@ class Decoder(nnx.Module):
         def run(x: jax.Array, weights: Any, extra: Any, window: int | None) -> tuple[jax.Array, Any]:
             return step(nnx.merge(graph, weights), x, window, extra)
 
-        one = jax.checkpoint(run, static_argnums=3) if self.cfg.compute.remat == "full" else run
-
-        def several(x: jax.Array, scanned: Any, first: int) -> tuple[jax.Array, Any]:
-            kept = []
+        def several(x: jax.Array, scanned: Any, first: int, *, in_loop: bool) -> tuple[jax.Array, Any]:
+            one, kept = self._rematerialised(run, in_loop), []
             leaves, structure = jax.tree.flatten(scanned)
-            for i, parts in enumerate(zip(*map(unstack, leaves), strict=True)):
-                weights, extra = jax.tree.unflatten(structure, parts)
+            for i, own in enumerate(zip(*map(unstack, leaves), strict=True)):
+                weights, extra = jax.tree.unflatten(structure, own)
                 x, out = one(x, weights, extra, windows[first + i])
                 kept.append(out)
             return x, jax.tree.map(lambda *a: jnp.stack(a), *kept)
 
         scanned_L = (stack_L, extra_L)
-        whole = self.cfg.num_layers // period * period if self.cfg.compute.scan_layers else 0
+        num_layers = self.layers.attention_norm.scale.shape[0]  # those of this stage
+        whole = num_layers // period * period if self.cfg.compute.scan_layers else 0
         kept = []
         if whole:
             periods = jax.tree.map(lambda a: a[:whole].reshape(whole // period, period, *a.shape[1:]), scanned_L)
-            x, out = jax.lax.scan(lambda x, layers: several(x, layers, 0), x, periods)
+            x, out = jax.lax.scan(lambda x, layers: several(x, layers, 0, in_loop=True), x, periods)
             kept.append(jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), out))
-        if whole < self.cfg.num_layers:
+        if whole < num_layers:
             rest = jax.tree.map(lambda a: a[whole:], scanned_L)
-            x, out = several(x, rest, whole)
+            x, out = several(x, rest, whole, in_loop=False)
             kept.append(out)
         return x, jax.tree.map(lambda *a: jnp.concatenate(a), *kept)
+
+    def _rematerialised(self, run: Callable[..., Any], in_loop: bool) -> Callable[..., Any]:
+        """A layer of which the backward pass keeps what the policy names; gathered weights it never keeps."""
+        compute, policies = self.cfg.compute, jax.checkpoint_policies
+        if compute.remat != "none":
+            policy = policies.save_only_these_names(*REMAT[compute.remat])
+        elif parts("fsdp") > 1:
+            policy = policies.save_anything_except_these_names(GATHERED)
+        else:
+            return run
+        # Between the loops of the two passes nothing can be merged, so nothing has to prevent it.
+        return jax.checkpoint(run, static_argnums=3, policy=policy, prevent_cse=not in_loop)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def looked_up(table_RD: jax.Array, tokens_BT: jax.Array, dtype: str) -> jax.Array:
+    """The table's rows of these tokens in `dtype` [B, T, D]. Their gradients are added up in float32, row by row."""
+    if parts("fsdp", "tensor") == 1:
+        return table_RD[tokens_BT].astype(dtype)
+    w_VD = whole_rows(table_RD, dtype)
+    here_BT = tokens_BT - place("tensor") * w_VD.shape[0]
+    is_here_BT1 = ((here_BT >= 0) & (here_BT < w_VD.shape[0]))[..., None]
+    return sum_over(jnp.where(is_here_BT1, w_VD[jnp.clip(here_BT, 0, w_VD.shape[0] - 1)], 0), "tensor")
+
+
+def _looked_up_fwd(table_RD: jax.Array, tokens_BT: jax.Array, dtype: str) -> Any:
+    return looked_up(table_RD, tokens_BT, dtype), (table_RD.shape, tokens_BT)
+
+
+def _looked_up_bwd(dtype: str, kept: Any, d_BTD: jax.Array) -> Any:
+    (R, D), tokens_BT = kept
+    rows = R * parts("fsdp")
+    here_BT = tokens_BT - place("tensor") * rows
+    here_BT = jnp.where((here_BT >= 0) & (here_BT < rows), here_BT, rows)  # dropped
+    d_VD = jnp.zeros((rows, D), jnp.float32).at[here_BT].add(d_BTD.astype(jnp.float32), mode="drop")
+    return scattered_rows(d_VD, dtype), None
+
+
+looked_up.defvjp(_looked_up_fwd, _looked_up_bwd)

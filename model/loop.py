@@ -1,7 +1,6 @@
 """The hot path: what is carried from step to step, and the step."""
 
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,17 +11,18 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from model.config import DecoderConfig, OptimizerConfig
+from model.config import MESH_AXES, DecoderConfig, OptimizerConfig
 from model.decoder import Decoder
 from model.losses import next_token_loss
 from model.optimizer import learning_rate, make_optimizer
-from model.sharding import check_divides, sharding
+from model.sharding import TOKEN_AXES, batch_axes, sharding, spec, sum_over
 
 Params = dict[str, Any]
 Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 # loss(model, batch, z_loss=…) -> a sum over targets, and aux with at least loss_sum and weight_sum
 Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
+Gradients = Callable[[Params, Batch], tuple[Params, dict[str, jax.Array]]]
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
 
 
@@ -101,9 +101,22 @@ def param_axes(cfg: DecoderConfig) -> Params:
 
 
 def param_sharding(cfg: DecoderConfig, mesh: Mesh) -> Params:
-    """Where each weight lies on the mesh; attention is cut between heads, never inside one."""
-    check_divides(mesh, "kv_heads", cfg.num_kv_heads)
-    check_divides(mesh, "heads", cfg.num_heads)
+    """Where each weight lies on the mesh.
+
+    Raises:
+        ValueError: the mesh cuts something that is whole: heads, layers of a period, rows.
+    """
+    period = len(cfg.layer_pattern)
+    for axis, name, size, unit in (
+        ("tensor", "num_heads", cfg.num_heads, "a head"),
+        ("tensor", "num_kv_heads", cfg.num_kv_heads, "a head"),
+        ("stage", "num_layers", cfg.num_layers / period, f"a period of {period} layers"),
+    ):
+        if size % mesh.shape[axis]:
+            raise ValueError(
+                f"{name}={getattr(cfg, name)} cannot be cut by {axis}={mesh.shape[axis]}: every device has an equal "
+                f"number of parts and {unit} stays whole. Use another {axis}, such as 1."
+            )
     _, shapes = split_model(_abstract(cfg))
     return jax.tree.map(lambda x, axes: sharding(mesh, axes, x.shape), shapes, param_axes(cfg))
 
@@ -146,8 +159,7 @@ def make_train_step(
     graph = nnx.graphdef(_abstract(cfg))
 
     def sums(params: Params, part: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-        with nullcontext() if mesh is None else jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return loss(nnx.merge(graph, params), part, z_loss=optimizer.z_loss)
+        return loss(nnx.merge(graph, params), part, z_loss=optimizer.z_loss)
 
     def gradients(params: Params, batch: Batch) -> tuple[Params, dict[str, jax.Array]]:
         if accumulate == 1:
@@ -182,8 +194,40 @@ def make_train_step(
 
     if mesh is None:
         return jax.jit(step, donate_argnums=0)
+    if mesh.size > 1:
+        gradients = _on_mesh(gradients, cfg, mesh)
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(step, donate_argnums=0, out_shardings=(state_sharding(cfg, optimizer, mesh), everywhere))
+
+
+def _on_mesh(gradients: Gradients, cfg: DecoderConfig, mesh: Mesh) -> Gradients:
+    """The same sums over all devices: each computes those of its own tokens, and what they share is added up."""
+    axes = param_axes(cfg)
+    specs = jax.tree.map(spec, axes, is_leaf=lambda x: isinstance(x, tuple))
+
+    def local(params: Params, batch: Batch) -> tuple[Params, dict[str, jax.Array]]:
+        grads, aux = gradients(params, batch)
+        # A weight of which devices with other tokens have copies; parts of one were added up as they were scattered.
+        grads = jax.tree.map(lambda g, s: sum_over(g, *(a for a in TOKEN_AXES if a not in _names(s))), grads, specs)
+        return grads, sum_over(aux, *TOKEN_AXES)
+
+    def on_mesh(params: Params, batch: Batch) -> tuple[Params, dict[str, jax.Array]]:
+        batch_specs = {name: spec(batch_axes(name)) for name in batch}
+        run = jax.shard_map(
+            local,
+            mesh=mesh,
+            in_specs=(specs, batch_specs),
+            out_specs=(specs, PartitionSpec()),
+            axis_names=set(MESH_AXES),
+            check_vma=False,  # attention kernels do not say over which axes their results vary
+        )
+        return run(params, batch)
+
+    return on_mesh
+
+
+def _names(partition: PartitionSpec) -> tuple[str, ...]:
+    return tuple(name for entry in partition if entry for name in ((entry,) if isinstance(entry, str) else entry))
 
 
 @partial(jax.jit, static_argnums=(0, 1))

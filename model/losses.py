@@ -14,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from model import cpu
+from model import cpu, vocab_parallel
 from model.decoder import Decoder
-from model.sharding import constrain
+from model.pipeline import rows_here
+from model.sharding import parts, place
 
 BATCH_KEYS = ("tokens_BT", "targets_BT", "positions_BT", "segments_BT", "weights_BT")
 
@@ -36,11 +37,12 @@ def next_token_loss(
     if neftune_alpha:
         noise_BTD = _neftune(batch["noise_B1"], (batch["tokens_BT"].shape[1], model.cfg.embed_dim), neftune_alpha)
     hidden_BTD = model(batch["tokens_BT"], batch["positions_BT"], batch["segments_BT"], noise_BTD)
+    targets_BT, weights_BT = rows_here((batch["targets_BT"], batch["weights_BT"]))
     return cross_entropy(
         hidden_BTD,
         model.output_table,
-        batch["targets_BT"],
-        batch["weights_BT"].astype(jnp.float32),
+        targets_BT,
+        weights_BT.astype(jnp.float32),
         softcap=model.cfg.final_softcap,
         z_loss=z_loss,
         chunk_tokens=model.cfg.compute.loss_chunk_tokens,
@@ -49,9 +51,13 @@ def next_token_loss(
 
 
 def _neftune(noise_B1: jax.Array, shape: tuple[int, int], alpha: float) -> jax.Array:
+    T, D = shape
+    whole = T * parts("context")  # drawn for the whole row, of which this device has T positions
+
     def draw(seed: jax.Array) -> jax.Array:
-        size = alpha / (shape[0] * shape[1]) ** 0.5
-        return jax.random.uniform(jax.random.key(seed), shape, minval=-size, maxval=size)
+        size = alpha / (whole * D) ** 0.5
+        noise = jax.random.uniform(jax.random.key(seed), (whole, D), minval=-size, maxval=size)
+        return jax.lax.dynamic_slice_in_dim(noise, place("context") * T, T)
 
     return jax.vmap(draw)(noise_B1[:, 0])
 
@@ -69,8 +75,15 @@ def cross_entropy(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Weighted sum of the cross entropy of soft-capped logits hidden x table, at most chunk_tokens rows at a time.
 
-    The gradient is computed with the loss, chunk by chunk: three matrix products in all, and no logits are kept.
+    The gradient is computed with the loss, chunk by chunk: three matrix products in all, and no logits are kept. Where
+    devices share the table, `vocab_parallel` cuts the vocabulary instead of the tokens.
     """
+    if parts("fsdp", "tensor") > 1:
+        flat = (x.reshape(-1, *x.shape[2:]) for x in (hidden_BTD, targets_BT, weights_BT))
+        hidden_MD, targets_M, weights_M = flat
+        return _result(
+            vocab_parallel.cross_entropy(hidden_MD, table_VD, targets_M, weights_M, softcap, z_loss, chunk_tokens)
+        )
     return _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens, cpu_kernels)
 
 
@@ -159,7 +172,6 @@ def packed_batch(rows: np.ndarray) -> dict[str, np.ndarray]:
 def _logits(hidden_BCD: jax.Array, table_VD: jax.Array, softcap: float | None) -> tuple[jax.Array, jax.Array]:
     """Soft-capped logits and their slope to the raw ones, float32 [B, C, V]."""
     logits_BCV = jnp.einsum("BCD,VD->BCV", hidden_BCD, table_VD, preferred_element_type=jnp.float32)
-    logits_BCV = constrain(logits_BCV, "batch", "length", "act_vocab")
     if softcap is None:
         return logits_BCV, jnp.ones((), jnp.float32)
     tanh_BCV = jnp.tanh(logits_BCV / softcap)

@@ -1,45 +1,56 @@
-"""Which part of which array lies on which device: one table, logical axis -> mesh axes."""
+"""Which part of which array lies on which device, and what devices tell each other.
 
-from collections.abc import Mapping
+One table maps logical axes to mesh axes. A training step on a mesh runs inside one `shard_map` over all of it, so every
+collective is written out below; along an axis of one device, or outside of a mesh, each of them is the identity.
+
+Shape letters in this file: B batch, T position, S key position.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from model.config import MeshConfig
+from model.config import MESH_AXES, MeshConfig
 
-MESH_AXES = ("data", "fsdp", "tensor")
-
-# Weights are cut along embed_dim for ZeRO-3 and along rows for tensor parallelism; activations along the batch.
+# Weights are cut along their rows: between the devices of a tensor group, then for ZeRO-3. Activations along the batch
+# and the length.
 RULES: dict[str, tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),
-    "length": (),
-    "act_embed": (),
-    "act_heads": ("tensor",),
-    "act_mlp": ("tensor",),
-    "act_vocab": ("tensor",),
-    "layers": (),
-    "vocab": ("tensor",),
-    "embed": ("fsdp",),
-    "heads": ("tensor",),
-    "kv_heads": ("tensor",),
-    "head_dim": (),
-    "mlp": ("tensor",),
+    "batch": ("data", "fsdp", "expert"),
+    "length": ("context",),
+    "one": (),
+    "layers": ("stage",),
+    "experts": ("expert",),
+    "vocab": ("tensor", "fsdp"),
+    "heads": ("tensor", "fsdp"),
+    "kv_heads": ("tensor", "fsdp"),
+    "mlp": ("tensor", "fsdp"),
+    "router": (),
+    "embed": (),
     "norm": (),
 }
+# Devices along these hold other tokens; along tensor they share the work on the same ones.
+TOKEN_AXES = ("data", "fsdp", "expert", "context", "stage")
+GATHERED = "gathered_weight"  # name of weights put together, which no remat policy keeps
+_LETTERS = {"B": "batch", "T": "length", "1": "one"}
 
 
-def make_mesh(cfg: MeshConfig) -> Mesh:
-    """A mesh over all devices of the run; a config for another number of devices is refused."""
-    if cfg.num_devices != len(jax.devices()):
+def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """A mesh over all devices of the run (or those given); a config for another number of devices is refused."""
+    devices = jax.devices() if devices is None else devices
+    if cfg.num_devices != len(devices):
+        sizes = " x ".join(f"{axis}={getattr(cfg, axis)}" for axis in MESH_AXES)
         raise ValueError(
-            f"mesh data={cfg.data} x fsdp={cfg.fsdp} x tensor={cfg.tensor} needs {cfg.num_devices} devices and "
-            f"JAX sees {len(jax.devices())} ({jax.default_backend()}): every device has exactly one place in the mesh. "
+            f"mesh {sizes} needs {cfg.num_devices} devices and JAX sees {len(devices)} ({devices[0].platform}): "
+            "every device has exactly one place in the mesh. "
             "Change the mesh of the preset, or run it where that many devices are."
         )
-    shape = (cfg.data, cfg.fsdp, cfg.tensor)
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(shape))
+    shape = tuple(getattr(cfg, axis) for axis in MESH_AXES)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(jax.sharding.AxisType.Auto,) * len(shape), devices=devices)
 
 
 def spec(axes: tuple[str, ...]) -> PartitionSpec:
@@ -50,34 +61,88 @@ def spec(axes: tuple[str, ...]) -> PartitionSpec:
 def sharding(mesh: Mesh, axes: tuple[str, ...], shape: tuple[int, ...]) -> NamedSharding:
     """The sharding of one array; a dimension that the mesh axes do not divide is refused."""
     for axis, size in zip(axes, shape, strict=True):
-        check_divides(mesh, axis, size)
+        cut = [name for name in RULES[axis] if mesh.shape[name] > 1]
+        parts = int(np.prod([mesh.shape[name] for name in cut]))
+        if size % parts:
+            raise ValueError(
+                f"{axis} has {size} entries and mesh axes {', '.join(cut)} cut it into {parts} parts: "
+                f"every device holds an equal part, and {size} is not a multiple of {parts}. "
+                f"Use a mesh whose {' x '.join(cut)} divides {size}."
+            )
     return NamedSharding(mesh, spec(axes))
 
 
-def check_divides(mesh: Mesh, axis: str, size: int) -> None:
-    """Refuse `size` entries along a logical axis that the mesh would cut unequally."""
-    parts = int(np.prod([mesh.shape[name] for name in RULES[axis]]))
-    if size % parts:
-        raise ValueError(
-            f"{axis} has {size} entries and mesh axes {', '.join(RULES[axis])} cut it into {parts} parts: "
-            f"every device holds an equal part, and {size} is not a multiple of {parts}. "
-            f"Use a mesh whose {' x '.join(RULES[axis])} divides {size}."
-        )
-
-
-def constrain(x: jax.Array, *axes: str) -> jax.Array:
-    """Say where an activation lies, when a mesh of more than one device is set; otherwise x as it is."""
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
-        return x
-    return jax.lax.with_sharding_constraint(x, spec(axes))
+def batch_axes(name: str) -> tuple[str, ...]:
+    """The logical axes of an array of a batch, from the letters at the end of its name: tokens_BT, noise_B1."""
+    return tuple(_LETTERS[letter] for letter in name.rpartition("_")[2])
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh | None) -> dict[str, Any]:
-    """Host arrays [rows, length] onto the devices, rows cut along the batch axes."""
+    """Host arrays [rows, length] onto the devices that want them."""
     if mesh is None:
         return {name: jax.device_put(array) for name, array in batch.items()}
     return {
-        name: jax.make_array_from_process_local_data(sharding(mesh, ("batch", "length"), array.shape), array)
+        name: jax.make_array_from_process_local_data(sharding(mesh, batch_axes(name), array.shape), array)
         for name, array in batch.items()
     }
+
+
+def parts(*axes: str) -> int:
+    """Devices along these mesh axes; 1 outside of a `shard_map` over them."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return int(np.prod([mesh.shape[axis] for axis in axes if axis in mesh.manual_axes]))
+
+
+def place(axis: str) -> jax.Array | int:
+    """This device's place along a mesh axis."""
+    return jax.lax.axis_index(axis) if parts(axis) > 1 else 0
+
+
+def whole_rows(w: jax.Array, dtype: Any) -> jax.Array:
+    """A weight [..., rows, columns] in `dtype` with the rows of all ZeRO-3 parts; its gradient is scattered back."""
+    w = w.astype(dtype)
+    if parts("fsdp") == 1:
+        return w
+    return checkpoint_name(jax.lax.all_gather(w, "fsdp", axis=w.ndim - 2, tiled=True), GATHERED)
+
+
+def scattered_rows(d_w: jax.Array, dtype: Any) -> jax.Array:
+    """The gradient of `whole_rows`: float32 rows of this device, added up in `dtype` over the ZeRO-3 parts."""
+    if parts("fsdp") > 1:
+        axis = d_w.ndim - 2
+        d_w = jax.lax.psum_scatter(d_w.astype(dtype), "fsdp", scatter_dimension=axis, tiled=True)
+    return d_w.astype(jnp.float32)
+
+
+def whole_length(x: jax.Array, axis: int) -> jax.Array:
+    """All positions of rows of which each device of the context group holds a run; its gradient is scattered back."""
+    return jax.lax.all_gather(x, "context", axis=axis, tiled=True) if parts("context") > 1 else x
+
+
+def sum_over(x: Any, *axes: str) -> Any:
+    """A tree of sums over mesh axes. Not for use under autodiff: there, `psum` is its own transpose."""
+    axes = tuple(axis for axis in axes if parts(axis) > 1)
+    return jax.lax.psum(x, axes) if axes else x
+
+
+def max_over(x: jax.Array, axis: str) -> jax.Array:
+    """The largest along a mesh axis."""
+    return jax.lax.pmax(x, axis) if parts(axis) > 1 else x
+
+
+@jax.custom_vjp
+def enter_tensor(x: jax.Array) -> jax.Array:
+    """What each device of a tensor group goes on with in its own way: the gradients of all are added up."""
+    return x
+
+
+enter_tensor.defvjp(lambda x: (x, None), lambda _, d: (sum_over(d, "tensor"),))
+
+
+@jax.custom_vjp
+def leave_tensor(x: jax.Array) -> jax.Array:
+    """The sum of what the devices of a tensor group made; the gradient of each part is that of the sum."""
+    return sum_over(x, "tensor")
+
+
+leave_tensor.defvjp(lambda x: (leave_tensor(x), None), lambda _, d: (d,))

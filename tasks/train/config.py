@@ -20,10 +20,13 @@ class MeshShape(BaseModel):
     data: int = Field(default=1, ge=1, description="Copies of the weights; each takes its part of the batch.")
     fsdp: int = Field(default=1, ge=1, description="Parts of each weight and of the optimizer state (ZeRO-3).")
     tensor: int = Field(default=1, ge=1, description="Parts of heads, mlp and vocabulary within a layer.")
+    context: int = Field(default=1, ge=1, description="Parts of the length of a row; for rows too long for a device.")
+    expert: int = Field(default=1, ge=1, description="Parts of the experts of a mixture; the batch is split along it.")
+    stage: int = Field(default=1, ge=1, description="Parts of the depth (a pipeline); see microbatches.")
 
     def to_model(self) -> MeshConfig:
         """The same for `model/`."""
-        return MeshConfig(data=self.data, fsdp=self.fsdp, tensor=self.tensor)
+        return MeshConfig(**self.model_dump())
 
 
 class TrainConfig(StageConfig):
@@ -75,8 +78,18 @@ class TrainConfig(StageConfig):
     micro_batches: int = operational_field(
         "Parts of a batch computed one after another to save memory.", default=1, ge=1
     )
-    remat: Literal["none", "full"] = operational_field(
-        "Whether the backward pass computes activations again to save memory.", default="none"
+    pipeline_parts: int = operational_field(
+        "Parts that a device's rows are taken in on their way through the stages of mesh.stage; more wait less.",
+        default=1,
+        ge=1,
+    )
+    remat: Literal["none", "full", "outputs", "projections"] = operational_field(
+        "What is computed again in the backward pass to save memory: nothing; each layer; all of it but the outputs of "
+        "attention and MLP; all but these and queries, keys and values.",
+        default="none",
+    )
+    attention: Literal["auto", "reference", "chunked", "splash"] = operational_field(
+        "Kernel of attention; auto chooses by hardware and length.", default="auto"
     )
     mesh: MeshShape = operational_field("Devices of the run.", default=MeshShape())
     needs: str = operational_field("Accelerator without which the run makes no sense, e.g. tpu v6e-256.", default="")
@@ -110,12 +123,18 @@ class TrainConfig(StageConfig):
             ("streams", self.streams),
             ("micro_batches", self.micro_batches),
             ("mesh", self._row_parts),
+            ("mesh with micro_batches and pipeline_parts", self._row_parts * self.micro_batches * self.pipeline_parts),
         ):
             if self.rows % parts:
                 raise ValueError(
                     f"{name} cuts {self.rows} rows (batch_tokens / seq_len) into {parts} parts: the parts must be "
                     f"equal. Use a divisor of {self.rows}, or change batch_tokens."
                 )
+        if self.seq_len % self.mesh.context:
+            raise ValueError(
+                f"mesh.context={self.mesh.context} cuts rows of seq_len={self.seq_len:,}: every device holds an equal "
+                "run of positions. Use a divisor of seq_len."
+            )
         if self.total_tokens is not None and self.total_tokens < self.batch_tokens:
             raise ValueError(
                 f"total_tokens={self.total_tokens:,} is less than one step of {self.batch_tokens:,}: nothing would be "
@@ -141,7 +160,7 @@ class TrainConfig(StageConfig):
 
     @property
     def _row_parts(self) -> int:
-        return self.mesh.data * self.mesh.fsdp
+        return self.mesh.data * self.mesh.fsdp * self.mesh.expert
 
     def steps(self, mixture_tokens: int) -> int:
         """Optimizer steps of the run over a mixture with this budget."""

@@ -64,6 +64,8 @@ def decoder_here(config: TrainConfig, tokenizer: TextTokenizer, base_dir: Path |
     compute = ComputeConfig(
         dtype=config.dtype,
         remat=config.remat,
+        attention=config.attention,
+        microbatches=config.pipeline_parts,
         scan_layers=not on_cpu,
         cpu_kernels=on_cpu and alone,
     )

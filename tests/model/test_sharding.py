@@ -5,16 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
+import jax
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh
 
 from model.checkpoint import Checkpoints
-from model.config import MeshConfig, OptimizerConfig
+from model.config import MESH_AXES, MeshConfig, OptimizerConfig
 from model.loop import abstract_state, param_axes, param_sharding
-from model.sharding import RULES, make_mesh, sharding, spec
+from model.sharding import RULES, make_mesh, spec
+from tests.model.eight_devices import MESHES, SHAPE
 from tests.model.random_decoders import small_config
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +32,7 @@ def eight(tmp_path_factory):
     return json.loads(run.stdout.splitlines()[-1]) | {"out": out}
 
 
-@pytest.mark.parametrize("mesh", ["fsdp=8", "data=2 fsdp=2 tensor=2"])
+@pytest.mark.parametrize("mesh", list(MESHES)[1:])
 def test_every_mesh_has_the_loss_curve_of_one_device(eight, mesh):
     """Sums are made in another order, so float32 rounding is all that may differ."""
     np.testing.assert_allclose(eight["losses"][mesh], eight["losses"]["one"], rtol=2e-5)
@@ -40,19 +40,24 @@ def test_every_mesh_has_the_loss_curve_of_one_device(eight, mesh):
 
 def test_weights_and_moments_are_cut_as_the_mesh_says(eight):
     assert eight["devices"] == 8
-    assert eight["shards"] == {
-        "one": [1, 1],
-        "fsdp=8": [1 / 8, 1 / 8],
-        "data=2 fsdp=2 tensor=2": [1 / 4, 1 / 4],
+    assert eight["parts"] == {
+        "one": [1, 1],  # of a layer's weight, and of a moment of the embeddings
+        "fsdp=8": [8, 8],
+        "data=2 fsdp=2 tensor=2": [4, 4],
+        "fsdp=2 tensor=2 context=2": [4, 4],
+        "data=2 context=4": [1, 1],
+        "fsdp=4 stage=2": [8, 4],
+        "tensor=2 context=2 stage=2": [4, 2],
+        "fsdp=4 expert=2": [4, 4],
     }
 
 
 def test_a_checkpoint_moves_between_meshes(eight):
     assert eight["restored"] == [3, 160 * 32 // 8]
-    like = abstract_state(small_config(num_layers=2), OptimizerConfig(peak_lr=1e-2, total_steps=10, z_loss=1e-3))
+    like = abstract_state(small_config(**SHAPE), OptimizerConfig(peak_lr=1e-2, total_steps=10, z_loss=1e-3))
     with Checkpoints(eight["out"] / "run") as checkpoints:
         restored = checkpoints.restore(like)  # on the one device of this process, digests compared
-    assert restored.extra == {"mesh": "fsdp=8"}
+    assert restored.extra == {"mesh": "fsdp=4 stage=2"}
     assert int(restored.state.step) == 3
 
 
@@ -63,28 +68,32 @@ def test_a_sharded_load_writes_the_same_file_and_trains(eight):
 
 
 def test_a_mesh_for_other_machines_says_how_many_devices_it_needs():
-    with pytest.raises(ValueError, match=r"data=1 x fsdp=256 x tensor=1 needs 256 devices and JAX sees 1 \(cpu\)"):
+    with pytest.raises(ValueError, match=r"fsdp=256 .* tensor=1 needs 256 devices and JAX sees 1 \(cpu\)"):
         make_mesh(MeshConfig(fsdp=256))
 
 
-def test_a_dimension_that_does_not_divide_is_named():
-    class Mesh:
-        shape = {"data": 1, "fsdp": 8, "tensor": 1}  # noqa: RUF012
-
-    with pytest.raises(ValueError, match="embed has 36 entries and mesh axes fsdp cut it into 8 parts"):
-        sharding(Mesh(), ("mlp", "embed"), (64, 36))  # type: ignore[arg-type]
+def mesh_of(**sizes):
+    """An abstract mesh: no devices are needed to ask where things would lie."""
+    return jax.sharding.AbstractMesh(tuple(sizes.get(axis, 1) for axis in MESH_AXES), MESH_AXES)
 
 
-@pytest.mark.parametrize(("heads", "kv_heads", "named"), [(4, 1, "kv_heads has 1 entries"), (2, 2, None)])
-def test_a_head_is_never_cut_in_two(heads, kv_heads, named):
-    """Its 16 rows would divide; half of them on another device would be half a rotation."""
-    cfg = small_config(num_heads=heads, num_kv_heads=kv_heads)
-    mesh: Any = AbstractMesh((1, 1, 2), ("data", "fsdp", "tensor"))
-    if named is None:
-        assert param_sharding(cfg, mesh)["layers"]["attention"]["key"].spec == spec(("layers", "kv_heads", "embed"))
-        return
-    with pytest.raises(ValueError, match=named):
-        param_sharding(cfg, mesh)
+@pytest.mark.parametrize(
+    ("sizes", "shape", "message"),
+    [
+        ({"fsdp": 8}, {"mlp_dim": 36}, "mlp has 36 entries and mesh axes fsdp cut it into 8 parts"),
+        ({"tensor": 2, "fsdp": 8}, {"mlp_dim": 40}, "mlp has 40 entries and mesh axes tensor, fsdp cut it into 16"),
+        ({"tensor": 4}, {}, "num_kv_heads=2 cannot be cut by tensor=4"),
+        ({"stage": 4}, {}, "num_layers=4 cannot be cut by stage=4: .* a period of 2 layers stays whole"),
+    ],
+)
+def test_what_a_mesh_cannot_cut_is_named(sizes, shape, message):
+    with pytest.raises(ValueError, match=message):
+        param_sharding(small_config(**shape), mesh_of(**sizes))  # type: ignore[arg-type]
+
+
+def test_what_a_mesh_can_just_cut_is_cut():
+    assert param_sharding(small_config(mlp_dim=48), mesh_of(tensor=2, fsdp=8))  # type: ignore[arg-type]
+    assert param_sharding(small_config(), mesh_of(stage=2))  # type: ignore[arg-type]
 
 
 def test_every_weight_has_axes_of_the_table_and_no_mesh_axis_twice():

@@ -50,4 +50,4 @@ def test_a_mesh_that_does_not_fit_the_model_is_a_config_fault(tmp_path, text_pac
     spec = nano_spec(tmp_path, text_pack, mesh={"tensor": 2})
     with pytest.raises(FileNotFoundError):
         run(spec, 2, expected=78)
-    assert "kv_heads has 1 entries" in json.loads(spec.error.read_text())["message"]
+    assert "num_kv_heads=1 cannot be cut by tensor=2" in json.loads(spec.error.read_text())["message"]

@@ -1,0 +1,116 @@
+"""The next-token loss where the rows of the output table lie on many devices.
+
+The table is gathered a block of rows at a time, forward and backward, so that no device ever holds all of it, nor
+logits of more than one block; the gradient of each block is scattered back at once. Devices of a tensor group have
+other rows of the vocabulary and put their sums together.
+
+Shape letters in this file: M tokens, D embed_dim, R rows of the table on this device, C rows of a block on all devices.
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from model.attention import NEGATIVE
+from model.sharding import max_over, parts, place, scattered_rows, sum_over, whole_rows
+
+TILE = 16  # rows of a bfloat16 tile on TPU; a block of other heights is padded to it
+
+
+def num_blocks(tokens: int, rows: int, chunk_tokens: int) -> int:
+    """Blocks that `rows` of this device are taken in, such that a block's logits of all tokens take no more room than
+    all logits of `chunk_tokens` tokens would; whole tiles where `rows` has such a divisor.
+
+    >>> num_blocks(tokens=8192, rows=1008, chunk_tokens=512)
+    21
+    """
+    divisors = [n for n in range(1, rows + 1) if rows % n == 0 and tokens <= n * chunk_tokens]
+    tiled = [n for n in divisors if rows // n % TILE == 0]
+    return min(tiled or divisors, default=rows)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def cross_entropy(
+    hidden_MD: jax.Array,
+    table_RD: jax.Array,
+    targets_M: jax.Array,
+    weights_M: jax.Array,
+    softcap: float | None,
+    z_loss: float,
+    chunk_tokens: int,
+) -> tuple[jax.Array, ...]:
+    """Sums over the tokens here: cross entropy, z-loss, weights, and weights of targets that are the most likely."""
+    return _forward(hidden_MD, table_RD, targets_M, weights_M, softcap, z_loss, chunk_tokens)[0]
+
+
+def _forward(hidden_MD, table_RD, targets_M, weights_M, softcap, z_loss, chunk_tokens):
+    blocks_BrD = _blocks(hidden_MD, table_RD, chunk_tokens)
+
+    def step(sums, block):
+        max_M, sum_M, target_M = sums
+        capped_MC, _, hit_MC, _ = _block_logits(hidden_MD, targets_M, block, table_RD.shape[0], softcap)
+        new_M = jnp.maximum(max_M, jnp.max(capped_MC, axis=-1))
+        sum_M = sum_M * jnp.exp(max_M - new_M) + jnp.sum(jnp.exp(capped_MC - new_M[:, None]), axis=-1)
+        return (new_M, sum_M, target_M + jnp.sum(jnp.where(hit_MC, capped_MC, 0), axis=-1)), None
+
+    zeros_M = jnp.zeros(targets_M.shape, jnp.float32)
+    numbered = (blocks_BrD, jnp.arange(blocks_BrD.shape[0]))
+    (own_M, sum_M, target_M), _ = jax.lax.scan(step, (zeros_M + NEGATIVE, zeros_M, zeros_M), numbered)
+    max_M = max_over(own_M, "tensor")
+    sum_M, target_M = sum_over((sum_M * jnp.exp(own_M - max_M), target_M), "tensor")
+    lse_M = max_M + jnp.log(sum_M)
+    sums = (
+        jnp.sum(weights_M * (lse_M - target_M)),
+        jnp.sum(weights_M * z_loss * jnp.square(lse_M)),
+        jnp.sum(weights_M),
+        jnp.sum(weights_M * (target_M >= max_M)),
+    )
+    return sums, (hidden_MD, table_RD, targets_M, weights_M, lse_M)
+
+
+def _backward(softcap, z_loss, chunk_tokens, kept, cotangents):
+    hidden_MD, table_RD, targets_M, weights_M, lse_M = kept
+    blocks_BrD = _blocks(hidden_MD, table_RD, chunk_tokens)
+    d_loss, d_z, *_ = cotangents
+    d_target_M = weights_M * d_loss
+    d_lse_M = d_target_M + weights_M * d_z * 2 * z_loss * lse_M
+
+    def step(d_hidden_MD, block):
+        capped_MC, slope, hit_MC, w_CD = _block_logits(hidden_MD, targets_M, block, table_RD.shape[0], softcap)
+        probs_MC = jnp.exp(capped_MC - lse_M[:, None])
+        d_MC = (probs_MC * d_lse_M[:, None] - jnp.where(hit_MC, d_target_M[:, None], 0)) * slope
+        d_MC = d_MC.astype(hidden_MD.dtype)
+        d_hidden_MD += jnp.einsum("MC,CD->MD", d_MC, w_CD, preferred_element_type=jnp.float32)
+        d_w_CD = jnp.einsum("MC,MD->CD", d_MC, hidden_MD, preferred_element_type=jnp.float32)
+        return d_hidden_MD, scattered_rows(d_w_CD, hidden_MD.dtype)
+
+    numbered = (blocks_BrD, jnp.arange(blocks_BrD.shape[0]))
+    d_hidden_MD, d_blocks = jax.lax.scan(step, jnp.zeros(hidden_MD.shape, jnp.float32), numbered)
+    d_hidden_MD = sum_over(d_hidden_MD, "tensor").astype(hidden_MD.dtype)
+    return d_hidden_MD, d_blocks.reshape(table_RD.shape), None, None
+
+
+cross_entropy.defvjp(_forward, _backward)
+
+
+def _blocks(hidden_MD: jax.Array, table_RD: jax.Array, chunk_tokens: int) -> jax.Array:
+    R, D = table_RD.shape
+    return table_RD.reshape(num_blocks(hidden_MD.shape[0], R, chunk_tokens), -1, D)
+
+
+def _block_logits(hidden_MD: jax.Array, targets_M: jax.Array, block: Any, R: int, softcap: float | None) -> Any:
+    """Soft-capped logits [M, C] of one block, their slope, where the target is, and the block's rows [C, D]."""
+    rows_rD, number = block
+    r = rows_rD.shape[0]
+    w_CD = whole_rows(rows_rD, hidden_MD.dtype)
+    logits_MC = jnp.einsum("MD,CD->MC", hidden_MD, w_CD, preferred_element_type=jnp.float32)
+    # Column c came from place c // r of the ZeRO-3 group, where it is row number * r + c % r of R.
+    column_C = jnp.arange(w_CD.shape[0])
+    token_C = place("tensor") * R * parts("fsdp") + column_C // r * R + number * r + column_C % r
+    hit_MC = token_C == targets_M[:, None]
+    if softcap is None:
+        return logits_MC, 1.0, hit_MC, w_CD
+    tanh_MC = jnp.tanh(logits_MC / softcap)
+    return softcap * tanh_MC, 1 - jnp.square(tanh_MC), hit_MC, w_CD
