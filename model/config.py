@@ -11,8 +11,8 @@ MESH_AXES = ("stage", "data", "fsdp", "expert", "context", "tensor")
 # memory. Names are those given with `checkpoint_name` in `model/decoder.py` and the attention kernels.
 REMAT: dict[str, tuple[str, ...]] = {
     "full": (),
-    "outputs": ("mlp_out", "attention_kept"),
-    "projections": ("mlp_out", "attention_kept", "attention_out", "query", "key", "value"),
+    "outputs": ("mlp_out", "attn_res"),
+    "projections": ("mlp_out", "attn_res", "attention_out", "query", "key", "value"),
 }
 
 
@@ -27,7 +27,7 @@ class ComputeConfig:
     remat: Literal["none", "full", "outputs", "projections"] = "none"
     """What the backward pass computes again: nothing, or each layer from its input and what `REMAT` keeps. Outputs are
     those of attention and MLP; projections are queries, keys and values too, which leaves only gate and up."""
-    attention: Literal["auto", "reference", "chunked", "splash"] = "auto"
+    attention: Literal["auto", "reference", "chunked"] = "auto"
     """Which implementation of `model.attention.packed_attention`; auto chooses by platform and length."""
     loss_chunk_tokens: int = 2048
     """Logits in memory at a time, over all sequences of a batch; the loss never holds [tokens, vocab] beyond this."""
@@ -40,6 +40,7 @@ class ComputeConfig:
     def __post_init__(self) -> None:
         _choice("dtype", self.dtype, ("float32", "bfloat16"))
         _choice("remat", self.remat, ("none", *REMAT))
+        _choice("attention", self.attention, ("auto", "reference", "chunked"))
         for name in ("loss_chunk_tokens", "microbatches"):
             _at_least(name, getattr(self, name), 1)
 

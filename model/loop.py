@@ -175,8 +175,10 @@ def make_train_step(
         )
         return jax.lax.scan(add, zeros, parts)[0]
 
+    over_all = gradients if mesh is None or mesh.size == 1 else _on_mesh(gradients, cfg, mesh)
+
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        grads, aux = gradients(state.params, batch)
+        grads, aux = over_all(state.params, batch)
         # A batch without any target changes nothing rather than dividing by zero.
         weight_sum = jnp.maximum(aux["weight_sum"], 1e-8)
         grads = jax.tree.map(lambda g: g / weight_sum, grads)
@@ -194,8 +196,6 @@ def make_train_step(
 
     if mesh is None:
         return jax.jit(step, donate_argnums=0)
-    if mesh.size > 1:
-        gradients = _on_mesh(gradients, cfg, mesh)
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(step, donate_argnums=0, out_shardings=(state_sharding(cfg, optimizer, mesh), everywhere))
 

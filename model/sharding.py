@@ -39,7 +39,7 @@ GATHERED = "gathered_weight"  # name of weights put together, which no remat pol
 _LETTERS = {"B": "batch", "T": "length", "1": "one"}
 
 
-def make_mesh(cfg: MeshConfig, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh over all devices of the run (or those given); a config for another number of devices is refused."""
     devices = jax.devices() if devices is None else devices
     if cfg.num_devices != len(devices):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from model.config import ComputeConfig
+from model.config import REMAT, ComputeConfig
 from model.loop import join_model, split_model
 from model.losses import next_token_loss
 from tests.model.random_decoders import random_model, small_config
@@ -141,3 +141,15 @@ def test_long_rows_use_the_chunks_of_the_cpu_attention():
     other_value, other_grads = _loss_and_grads(other, params, batch)
     assert other_value == pytest.approx(value, rel=1e-6)
     assert _relative(other_grads, grads) <= 1e-5
+
+
+def test_remat_policies_keep_only_what_exists():
+    """A misspelt name would keep nothing, in silence."""
+    cfg = small_config(compute=ComputeConfig(attention="chunked"))
+    rows = np.ones((1, 24), np.int32)
+    graph, state = nnx.split(random_model(cfg))
+    # The gradient, since kernels name what their own backward pass keeps.
+    loss = jax.grad(lambda state: nnx.merge(graph, state)(rows, rows, rows).sum())
+    text = str(jax.make_jaxpr(loss)(state))
+    for name in {name for names in REMAT.values() for name in names}:
+        assert f"name={name}\n" in text or f"name={name}]" in text, name

@@ -66,7 +66,7 @@ def test_warmup_in_steps_wins_over_the_fraction(changes, warmup):
 def test_where_and_how_fast_is_not_part_of_the_identity():
     here = config()
     there = config(
-        mesh={"fsdp": 8}, micro_batches=2, needs="tpu", save_every_steps=7, keep=1, allow_rollback=True, log_every=2,
+        mesh={"fsdp": 4}, micro_batches=2, needs="tpu", save_every_steps=7, keep=1, allow_rollback=True, log_every=2,
         preempt_budget=1, fault_budget=0, remat="full", launcher="local", data="x", base="y", tokenizer="z",
     )  # fmt: skip
     assert here.semantic() == there.semantic()
