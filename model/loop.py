@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from model.compiler import compiler_options
 from model.config import MESH_AXES, DecoderConfig, OptimizerConfig
 from model.decoder import Decoder
 from model.losses import next_token_loss
@@ -197,7 +198,12 @@ def make_train_step(
     if mesh is None:
         return jax.jit(step, donate_argnums=0)
     everywhere = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(step, donate_argnums=0, out_shardings=(state_sharding(cfg, optimizer, mesh), everywhere))
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        out_shardings=(state_sharding(cfg, optimizer, mesh), everywhere),
+        compiler_options=compiler_options(mesh),
+    )
 
 
 def _on_mesh(gradients: Gradients, cfg: DecoderConfig, mesh: Mesh) -> Gradients:

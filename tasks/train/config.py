@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from model.config import MeshConfig, OptimizerConfig
+from model.config import ComputeConfig, MeshConfig, OptimizerConfig
 from model.families import decoder_config
 from tasks.config import StageConfig, input_field, operational_field
 from tasks.errors import ConfigError
@@ -181,6 +181,18 @@ class TrainConfig(StageConfig):
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
             z_loss=self.z_loss,
+        )
+
+    def compute(self, platform: str) -> ComputeConfig:
+        """How the run computes on devices of a platform (cpu, gpu, tpu)."""
+        on_cpu = platform == "cpu"
+        return ComputeConfig(
+            dtype=self.dtype,
+            remat=self.remat,
+            attention=self.attention,
+            microbatches=self.pipeline_parts,
+            scan_layers=not on_cpu,
+            cpu_kernels=on_cpu and self.mesh.to_model().num_devices == 1,
         )
 
     def check_machine(self) -> None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from model.config import ComputeConfig, DecoderConfig
+from model.config import DecoderConfig
 from model.convert import config_from_hf
 from model.families import decoder_config
 from model.loop import param_sharding
@@ -60,15 +60,7 @@ def decoder_here(config: TrainConfig, tokenizer: TextTokenizer, base_dir: Path |
     Raises:
         ConfigError: the base model has another shape or another tokenizer.
     """
-    on_cpu, alone = jax.default_backend() == "cpu", config.mesh.to_model().num_devices == 1
-    compute = ComputeConfig(
-        dtype=config.dtype,
-        remat=config.remat,
-        attention=config.attention,
-        microbatches=config.pipeline_parts,
-        scan_layers=not on_cpu,
-        cpu_kernels=on_cpu and alone,
-    )
+    compute = config.compute(jax.default_backend())
     cfg = decoder_config(config.model, compute=compute)
     if base_dir is None:
         return replace(cfg, vocab_size=tokenizer.vocab_size)
