@@ -12,7 +12,7 @@ export NESTLING_ACCEPT_GEMMA_TERMS ?=
 HOST ?= 127.0.0.1
 PORT ?= 4200
 
-.PHONY: help install vllm check format test test-slow demo ui ui-down bench clean
+.PHONY: help install vllm tpu check format test test-slow demo ui ui-down bench clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,6 +34,15 @@ vllm: .venv-vllm/.done ## the environment that serves models (.venv-vllm); never
 	@UV_LINK_MODE=copy $(BIN)/uv pip install -q --no-deps --python .venv-vllm/bin/python -r requirements/vllm.txt
 	@.venv-vllm/bin/python -m pip install -q --disable-pip-version-check --no-deps torch==2.13.0+cpu 2>/dev/null || \
 		$(BIN)/uv pip install -q --no-deps --torch-backend cpu --python .venv-vllm/bin/python torch==2.13.0
+	@touch $@
+
+tpu: .venv-tpu/.done ## Google's TPU compiler for `preflight` (.venv-tpu); it needs no TPU
+
+# libtpu alone, the version that the installed JAX asks for: inside .venv it would make JAX look for chips.
+.venv-tpu/.done: .venv/.done
+	@test -x .venv-tpu/bin/python || $(PY) -m venv .venv-tpu
+	@UV_LINK_MODE=copy $(BIN)/uv pip install -q --no-deps --python .venv-tpu/bin/python "$$($(BIN)/python -c \
+		'import importlib.metadata as m; print(*[r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")])')"
 	@touch $@
 
 check: install ## format, lint, types, import contracts, spelling

@@ -1,0 +1,1 @@
+"""The preflight stage: compile a preset's real train step for its slice, without a chip, and say what the run costs."""
