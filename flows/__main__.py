@@ -65,10 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="FLOW or COMMAND")
     for name, spec in FLOWS.items():
+        example = "cpt/27b --set search=false" if name == "preflight" else "tiny"
         flow = commands.add_parser(
-            name, help=f"run it; presets: {', '.join(spec.presets)}", epilog=f"example: nestling {name} tiny"
+            name, help=f"run it; presets: {', '.join(spec.presets)}", epilog=f"example: nestling {name} {example}"
         )
-        flow.add_argument("preset", help=", ".join(spec.presets))
+        training = " (or FLOW/PRESET of a training run)" if name == "preflight" else ""
+        flow.add_argument("preset", help=", ".join(spec.presets) + training)
         _graph_options(flow)
         flow.add_argument(
             "--rerun",
@@ -77,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="STAGE[/NAME]",
             help="make this stage again although it is finished",
         )
-        flow.set_defaults(command=_run, flow=name)
+        flow.set_defaults(command=_preflight if name == "preflight" else _run, flow=name)
     planner = commands.add_parser(
         "plan",
         help="what a run would do, and why",
@@ -168,6 +170,19 @@ def _run(args: argparse.Namespace) -> int:
             if entry.path == "report.html":
                 print(f"report: {artifact.file_url(entry.path)}")
     print(f"{args.flow}/{args.preset} done in {time.monotonic() - began:.0f} s")
+    return 0
+
+
+def _preflight(args: argparse.Namespace) -> int:
+    from flows.preflight import target
+    from tasks.preflight.stage import SUMMARY, require_fit
+
+    preset, pairs = target(args.preset, args.changes)
+    outputs = Resolver(FLOWS, parse_changes(args.flow, preset, pairs)).outputs(args.flow, preset)
+    made = run(outputs, args.store, prefect=False, rerun=frozenset(args.rerun))["main"]
+    print(made.read_bytes(SUMMARY).decode(), end="")
+    print(f"report: {made.file_url('report.html')}")
+    require_fit(made)
     return 0
 
 

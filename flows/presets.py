@@ -10,6 +10,7 @@ from tasks.eval.config import EvalConfig
 from tasks.ingest.config import CleanConfig, DedupConfig, MirrorConfig, SourceConfig
 from tasks.instruct.config import InstructConfig, InstructGates
 from tasks.pack.config import PackConfig, SourceShare, TokenizerConfig
+from tasks.preflight.config import PreflightConfig
 from tasks.release.config import ReleaseConfig
 from tasks.report.config import ReportConfig
 from tasks.synth.config import SynthConfig
@@ -61,6 +62,16 @@ class EvalPreset(StrEnum):
 
 class ReleasePreset(StrEnum):
     TINY = "tiny"
+
+
+class PreflightPreset(StrEnum):
+    TINY = "tiny"
+    CPT_2B = "cpt-2b"
+    CPT_9B = "cpt-9b"
+    CPT_27B = "cpt-27b"
+    SFT_2B = "sft-2b"
+    SFT_9B = "sft-9b"
+    SFT_27B = "sft-27b"
 
 
 class FactoryPreset(StrEnum):
@@ -479,4 +490,18 @@ RELEASE: dict[ReleasePreset, ReleaseConfig] = {
 FACTORY: dict[FactoryPreset, ReportConfig] = {
     # 2 cores, 11 minutes with set-up: everything above, and the page about it.
     FactoryPreset.TINY: ReportConfig(release="release/tiny", evaluation="eval/tiny"),
+}
+
+# --------------------------------------------------------------------------------------------------------- preflight
+
+PREFLIGHT: dict[PreflightPreset, PreflightConfig] = {
+    # One chip, no search: a minute of one core.
+    PreflightPreset.TINY: PreflightConfig(run="cpt/tiny", search=False),
+    # The published recipes, each on the slice that it needs: 5 to 10 minutes of one core for each program.
+    PreflightPreset.CPT_2B: PreflightConfig(run="cpt/2b"),
+    PreflightPreset.CPT_9B: PreflightConfig(run="cpt/9b"),
+    PreflightPreset.CPT_27B: PreflightConfig(run="cpt/27b"),
+    PreflightPreset.SFT_2B: PreflightConfig(run="sft/2b"),
+    PreflightPreset.SFT_9B: PreflightConfig(run="sft/9b"),
+    PreflightPreset.SFT_27B: PreflightConfig(run="sft/27b"),
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from flows import cpt, eval, factory, ingest, instruct, pack, pretrain, release, sft, synth
+from flows import cpt, eval, factory, ingest, instruct, pack, preflight, pretrain, release, sft, synth
 from flows.graph import FlowSpec
 
 FLOWS: Mapping[str, FlowSpec] = {
@@ -15,5 +15,6 @@ FLOWS: Mapping[str, FlowSpec] = {
     "sft": sft.SPEC,
     "eval": eval.SPEC,
     "release": release.SPEC,
+    "preflight": preflight.SPEC,
     "factory": factory.SPEC,
 }
