@@ -16,16 +16,19 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
 
 
-def peer_python(*packages: str) -> Path:
+def peer_python(*packages: str, python: str = sys.executable) -> Path:
     """The interpreter of an environment that holds exactly these pinned packages, made with uv at first use.
+
+    Args:
+        python: the interpreter, or a version such as 3.12 for a peer that wants another than ours.
 
     Raises:
         SystemExit: the packages cannot be installed (no network, no uv).
     """
     home = CACHE / "bench-venvs" / "+".join(package.replace("==", "-") for package in packages)
-    python = home / "bin" / "python"
+    interpreter = home / "bin" / "python"
     if (home / ".done").exists():
-        return python
+        return interpreter
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if uv is None:
         raise SystemExit(
@@ -33,8 +36,8 @@ def peer_python(*packages: str) -> Path:
         )
     shutil.rmtree(home, ignore_errors=True)
     for command in (
-        [uv, "venv", "-q", "--python", sys.executable, str(home)],
-        [uv, "pip", "install", "-q", "--python", str(python), *packages],
+        [uv, "venv", "-q", "--python", python, str(home)],
+        [uv, "pip", "install", "-q", "--python", str(interpreter), *packages],
     ):
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
@@ -43,7 +46,7 @@ def peer_python(*packages: str) -> Path:
                 "the peer's own package. Check the network or the package index, and run it again."
             )
     (home / ".done").touch()
-    return python
+    return interpreter
 
 
 def run_json(command: Sequence[str | Path]) -> dict[str, Any]:
