@@ -91,6 +91,13 @@ def test_what_a_mesh_cannot_cut_is_named(sizes, shape, message):
         param_sharding(small_config(**shape), mesh_of(**sizes))  # type: ignore[arg-type]
 
 
+def test_a_mesh_keeps_the_order_of_the_devices():
+    devices = [f"device {i}" for i in range(4)]
+    mesh = make_mesh(MeshConfig(fsdp=2, tensor=2), devices)
+    assert list(mesh.devices.flat) == devices
+    assert mesh.shape["fsdp"] == mesh.shape["tensor"] == 2
+
+
 def test_what_a_mesh_can_just_cut_is_cut():
     assert param_sharding(small_config(mlp_dim=48), mesh_of(tensor=2, fsdp=8))  # type: ignore[arg-type]
     assert param_sharding(small_config(), mesh_of(stage=2))  # type: ignore[arg-type]
