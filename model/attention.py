@@ -9,12 +9,13 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from model import splash
 from model.chunked import chunked_attention
 
 NEGATIVE = -2.0e38  # like minus infinity in float32, but its exponential has no NaN when a whole row is masked
 LONGEST_REFERENCE = 256  # up to one block both take the same time and memory (docs/decisions/0004)
 
-Implementation = Literal["auto", "reference", "chunked"]
+Implementation = Literal["auto", "reference", "chunked", "splash"]
 
 
 def packed_attention(
@@ -36,16 +37,22 @@ def packed_attention(
     where the segment is 0 (padding) is finite and means nothing.
     """
     if implementation == "auto":
-        implementation = choose_implementation(jax.default_backend(), k_BKSH.shape[2])
+        implementation = choose_implementation(jax.default_backend(), q_BNTH.shape[2], k_BKSH.shape[2])
+    if implementation == "splash":
+        return splash.splash_attention(q_BNTH, k_BKSH, v_BKSH, segments_BT, segments_BS, first, window, softcap)
     if implementation == "chunked":
         return chunked_attention(q_BNTH, k_BKSH, v_BKSH, segments_BT, segments_BS, first, window, softcap)
     mask_BTS = packed_mask(segments_BT, segments_BS, first, window)
     return attend_heads(q_BNTH, k_BKSH, v_BKSH, mask_BTS, softcap)
 
 
-def choose_implementation(platform: str, row_length: int) -> Literal["reference", "chunked"]:
-    """What `auto` means."""
-    return "chunked" if row_length > LONGEST_REFERENCE else "reference"
+def choose_implementation(
+    platform: str, query_length: int, key_length: int
+) -> Literal["reference", "chunked", "splash"]:
+    """What `auto` means: the hardware that the program is traced on decides, so name one to compile for another."""
+    if platform == "tpu" and splash.fits(query_length, key_length):
+        return "splash"
+    return "chunked" if key_length > LONGEST_REFERENCE else "reference"
 
 
 def packed_mask(
@@ -75,16 +82,3 @@ def attend_heads(
     probs_BKGTS = jax.nn.softmax(logits_BKGTS, axis=-1).astype(v_BKSH.dtype)
     mixed_BKGTH = jnp.einsum("BKGTS,BKSH->BKGTH", probs_BKGTS, v_BKSH, preferred_element_type=jnp.float32)
     return mixed_BKGTH.reshape(B, N, T, H).astype(q_BNTH.dtype)
-
-
-def causal_mask(segments_BT: jax.Array, window: int | None) -> jax.Array:
-    """The mask of rows that are whole."""
-    return packed_mask(segments_BT, segments_BT, 0, window)
-
-
-def attend(
-    q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, mask_BTS: jax.Array, softcap: float | None
-) -> jax.Array:
-    """`attend_heads` for positions before heads: [B, T, N, H]."""
-    q_BNTH, k_BKSH, v_BKSH = (jnp.swapaxes(x, 1, 2) for x in (q_BTNH, k_BSKH, v_BSKH))
-    return jnp.swapaxes(attend_heads(q_BNTH, k_BKSH, v_BKSH, mask_BTS, softcap), 1, 2)

@@ -22,11 +22,11 @@ NEGATIVE = -2.0e38  # a maximum before the first logit; finite, so that differen
 class Operands(NamedTuple):
     """What both passes read, padded to whole blocks; segments of the padding meet no other."""
 
-    q_BKGTH: jax.Array
-    k_BKSH: jax.Array
-    v_BKSH: jax.Array
-    segments_BT: jax.Array
-    segments_BS: jax.Array
+    q: jax.Array  # [B, K, G, T, H]
+    k: jax.Array  # [B, K, S, H]
+    v: jax.Array  # [B, K, S, H]
+    query_segments: jax.Array  # [B, T]
+    key_segments: jax.Array  # [B, S]
     first: jax.Array
 
 
@@ -75,7 +75,7 @@ def _forward(q_BNTH, k_BKSH, v_BKSH, segments_BT, segments_BS, first, window, so
         sum_BKR = jnp.where(sum_BKR > 0, sum_BKR, 1)  # padded queries see nothing
         return (mixed_BKRH / sum_BKR[..., None]).astype(q_BNTH.dtype), max_BKR + jnp.log(sum_BKR)
 
-    out, lse = lax.map(query_block, jnp.arange(x.q_BKGTH.shape[3] // shape.query_block))
+    out, lse = lax.map(query_block, jnp.arange(x.q.shape[3] // shape.query_block))
     T = q_BNTH.shape[2]
     out_BNTH, lse_BNT = _rows(out, x, T).reshape(q_BNTH.shape), _rows(lse[..., None], x, T).reshape(q_BNTH.shape[:3])
     # The names let a remat policy keep what is dear to compute again.
@@ -109,9 +109,9 @@ def _backward(window, softcap, kept, d_out_BNTH) -> Any:
         d_q_BKRH, *sums_after = lax.fori_loop(*_key_blocks(x, shape, c), add_key_block, start)
         return tuple(sums_after), d_q_BKRH.astype(q_BNTH.dtype)
 
-    zeros_BKSH = jnp.zeros(x.k_BKSH.shape)
+    zeros_BKSH = jnp.zeros(x.k.shape)
     (d_k_BKSH, d_v_BKSH), d_q = lax.scan(
-        query_block, (zeros_BKSH, zeros_BKSH), jnp.arange(x.q_BKGTH.shape[3] // shape.query_block)
+        query_block, (zeros_BKSH, zeros_BKSH), jnp.arange(x.q.shape[3] // shape.query_block)
     )
     S = k_BKSH.shape[2]
     d_q_BNTH = _rows(d_q, x, q_BNTH.shape[2]).reshape(q_BNTH.shape)
@@ -156,7 +156,7 @@ def _block(x_BKGTH: jax.Array, c: jax.Array, shape: Shape) -> jax.Array:
 def _rows(x_CBKRH: jax.Array, x: Operands, T: int) -> jax.Array:
     """Query blocks back in their row, without the padding: [B, K, G, T, H]."""
     C, B, K, _, H = x_CBKRH.shape
-    G = x.q_BKGTH.shape[2]
+    G = x.q.shape[2]
     rows = x_CBKRH.reshape(C, B, K, G, -1, H).transpose(1, 2, 3, 0, 4, 5)
     return rows.reshape(B, K, G, -1, H)[:, :, :, :T]
 
@@ -164,14 +164,14 @@ def _rows(x_CBKRH: jax.Array, x: Operands, T: int) -> jax.Array:
 def _queries(x: Operands, shape: Shape, c: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Query block c [B, K, R, H], and segments [B, T] and places [T] of its queries."""
     at = c * shape.query_block
-    segments_BT = lax.dynamic_slice_in_dim(x.segments_BT, at, shape.query_block, axis=1)
-    return _block(x.q_BKGTH, c, shape), (segments_BT, x.first + at + jnp.arange(shape.query_block))
+    segments_BT = lax.dynamic_slice_in_dim(x.query_segments, at, shape.query_block, axis=1)
+    return _block(x.q, c, shape), (segments_BT, x.first + at + jnp.arange(shape.query_block))
 
 
 def _key_blocks(x: Operands, shape: Shape, c: jax.Array) -> tuple[jax.Array, jax.Array]:
     """First and last + 1 of the key blocks that some query of block c can see."""
     start = x.first + c * shape.query_block
-    last = jnp.minimum((start + shape.query_block - 1) // shape.key_block + 1, x.k_BKSH.shape[2] // shape.key_block)
+    last = jnp.minimum((start + shape.query_block - 1) // shape.key_block + 1, x.k.shape[2] // shape.key_block)
     if shape.window is None:
         return jnp.zeros_like(last), last
     return jnp.maximum(start - shape.window + 1, 0) // shape.key_block, last
@@ -180,8 +180,8 @@ def _key_blocks(x: Operands, shape: Shape, c: jax.Array) -> tuple[jax.Array, jax
 def _logits(x: Operands, shape: Shape, q_BKRH: jax.Array, rows: tuple[jax.Array, jax.Array], j: jax.Array) -> Any:
     """Capped logits of a query block and key block j, slope of the cap, mask, keys and values."""
     (segments_BT, places_T), at = rows, j * shape.key_block
-    k_BKSH, v_BKSH = (lax.dynamic_slice_in_dim(a, at, shape.key_block, axis=2) for a in (x.k_BKSH, x.v_BKSH))
-    segments_BS = lax.dynamic_slice_in_dim(x.segments_BS, at, shape.key_block, axis=1)
+    k_BKSH, v_BKSH = (lax.dynamic_slice_in_dim(a, at, shape.key_block, axis=2) for a in (x.k, x.v))
+    segments_BS = lax.dynamic_slice_in_dim(x.key_segments, at, shape.key_block, axis=1)
     distance_TS = places_T[:, None] - (at + jnp.arange(shape.key_block))[None, :]
     near_TS = distance_TS >= 0
     if shape.window is not None:

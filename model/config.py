@@ -27,8 +27,9 @@ class ComputeConfig:
     remat: Literal["none", "full", "outputs", "projections"] = "none"
     """What the backward pass computes again: nothing, or each layer from its input and what `REMAT` keeps. Outputs are
     those of attention and MLP; projections are queries, keys and values too, which leaves only gate and up."""
-    attention: Literal["auto", "reference", "chunked"] = "auto"
-    """Which implementation of `model.attention.packed_attention`; auto chooses by platform and length."""
+    attention: Literal["auto", "reference", "chunked", "splash"] = "auto"
+    """Which implementation of `model.attention.packed_attention`; auto chooses by platform and length. Name one to
+    compile for hardware that is not there."""
     loss_chunk_tokens: int = 2048
     """Logits in memory at a time, over all sequences of a batch; the loss never holds [tokens, vocab] beyond this."""
     cpu_kernels: bool = False
@@ -40,7 +41,7 @@ class ComputeConfig:
     def __post_init__(self) -> None:
         _choice("dtype", self.dtype, ("float32", "bfloat16"))
         _choice("remat", self.remat, ("none", *REMAT))
-        _choice("attention", self.attention, ("auto", "reference", "chunked"))
+        _choice("attention", self.attention, ("auto", "reference", "chunked", "splash"))
         for name in ("loss_chunk_tokens", "microbatches"):
             _at_least(name, getattr(self, name), 1)
 
