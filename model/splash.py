@@ -4,7 +4,7 @@ The kernels read which blocks to visit from small integer arrays. JAX makes thos
 traced; here they are computed from `first`, so that a device may hold any part of a row (context parallelism). And the
 backward pass calls the fused kernel once per key block: JAX calls it once for all, has a [blocks, N, T, H] array of
 partial query gradients written, zeros included, and adds it up by a reduction that XLA prices at 3.5 ms a layer (27B,
-8,192 tokens). The functions used are private in jax 0.10.2 to 0.12: tests run them in interpret mode and compile them.
+8,192 tokens). The functions used are private: tests run them in interpret mode and compile them.
 
 Shape letters in this file: B batch, T query position, S key position, N query heads, K key/value heads, H head_dim,
 I query blocks, J key blocks.

@@ -136,17 +136,15 @@ def test_chunks_equal_the_reference_at_any_shape(T, first, after, heads, window,
 
 
 @pytest.mark.usefixtures("small_blocks")
-def test_in_bfloat16_chunks_are_as_near_to_the_definition_as_the_reference():
-    """Both round weights to 8 bits before they mix values, at other moments, so they differ by as much as they err."""
-    x32 = inputs(T=48)
-    x16 = [a.astype(jnp.bfloat16) if a.dtype == jnp.float32 else a for a in x32]
+def test_in_bfloat16_both_stay_within_a_few_roundings_of_the_definition():
+    """One rounding is 2^-9. Chunks take the mean gradient of a query from its rounded output, as FlashAttention does:
+    one rounding more than the reference in the gradients of queries and keys."""
+    x16 = [a.astype(jnp.bfloat16) if a.dtype == jnp.float32 else a for a in inputs(T=48)]
     options = {"window": 20, "softcap": 3.0}
     exact = run("reference", [a.astype(jnp.float32) if a.dtype == jnp.bfloat16 else a for a in x16], **options)
-    for ours, reference, true in zip(
-        run("chunked", x16, **options), run("reference", x16, **options), exact, strict=True
-    ):
-        assert np.linalg.norm(ours - true) < 1.2 * np.linalg.norm(reference - true)
-        assert np.linalg.norm(reference - true) < 0.01 * np.linalg.norm(true)
+    for implementation in ("chunked", "reference"):
+        for ours, true in zip(run(implementation, x16, **options), exact, strict=True):
+            assert np.linalg.norm(ours - true) < 2**-7 * np.linalg.norm(true)
 
 
 @pytest.mark.parametrize("part", ["a later key", "a key before the window", "a key of another segment"])
@@ -279,5 +277,5 @@ def test_splash_compiles_for_a_tpu_that_is_not_there(monkeypatch, parts, head_di
     segments_q, segments_k = on_tpu(2, T, dtype=jnp.int32), on_tpu(2, S, dtype=jnp.int32)
     lowered = jax.jit(gradients).lower(q, k, k, q, segments_q, segments_k, on_tpu(dtype=jnp.int32))
     program = lowered.compile().as_text()
-    assert len(re.findall(r"= .*custom-call.*splash_mha_fwd_segmented", program)) == 1
-    assert len(re.findall(r"= .*custom-call.*splash_mha_dkv_segmented", program)) == S // 2048
+    assert len(re.findall(r"%splash_mha_fwd_segmented\S* = ", program)) == 1
+    assert len(re.findall(r"%splash_mha_dkv_segmented\S* = ", program)) == S // 2048
