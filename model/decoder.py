@@ -7,7 +7,6 @@ a training step on a mesh, every size but D, H and V is that of this device's pa
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,17 +18,8 @@ from model import cpu
 from model.attention import attend_heads, packed_attention
 from model.config import REMAT, ComputeConfig, DecoderConfig, RopeScaling
 from model.pipeline import through_stages
-from model.sharding import (
-    GATHERED,
-    enter_tensor,
-    leave_tensor,
-    parts,
-    place,
-    scattered_rows,
-    sum_over,
-    whole_length,
-    whole_rows,
-)
+from model.sharding import GATHERED, enter_tensor, leave_tensor, parts, place, whole_length, whole_rows
+from model.vocab_parallel import looked_up
 
 
 class Cache(NamedTuple):
@@ -389,30 +379,3 @@ class Decoder(nnx.Module):
             return run
         # Between the loops of the two passes nothing can be merged, so nothing has to prevent it.
         return jax.checkpoint(run, static_argnums=3, policy=policy, prevent_cse=not in_loop)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def looked_up(table_RD: jax.Array, tokens_BT: jax.Array, dtype: str) -> jax.Array:
-    """The table's rows of these tokens in `dtype` [B, T, D]. Their gradients are added up in float32, row by row."""
-    if parts("fsdp", "tensor") == 1:
-        return table_RD[tokens_BT].astype(dtype)
-    w_VD = whole_rows(table_RD, dtype)
-    here_BT = tokens_BT - place("tensor") * w_VD.shape[0]
-    is_here_BT1 = ((here_BT >= 0) & (here_BT < w_VD.shape[0]))[..., None]
-    return sum_over(jnp.where(is_here_BT1, w_VD[jnp.clip(here_BT, 0, w_VD.shape[0] - 1)], 0), "tensor")
-
-
-def _looked_up_fwd(table_RD: jax.Array, tokens_BT: jax.Array, dtype: str) -> Any:
-    return looked_up(table_RD, tokens_BT, dtype), (table_RD.shape, tokens_BT)
-
-
-def _looked_up_bwd(dtype: str, kept: Any, d_BTD: jax.Array) -> Any:
-    (R, D), tokens_BT = kept
-    rows = R * parts("fsdp")
-    here_BT = tokens_BT - place("tensor") * rows
-    here_BT = jnp.where((here_BT >= 0) & (here_BT < rows), here_BT, rows)  # dropped
-    d_VD = jnp.zeros((rows, D), jnp.float32).at[here_BT].add(d_BTD.astype(jnp.float32), mode="drop")
-    return scattered_rows(d_VD, dtype), None
-
-
-looked_up.defvjp(_looked_up_fwd, _looked_up_bwd)

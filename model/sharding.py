@@ -36,6 +36,7 @@ RULES: dict[str, tuple[str, ...]] = {
 # Devices along these hold other tokens; along tensor they share the work on the same ones.
 TOKEN_AXES = ("data", "fsdp", "expert", "context", "stage")
 GATHERED = "gathered_weight"  # name of weights put together, which no remat policy keeps
+TILE = 16  # rows of a bfloat16 tile on TPU
 _LETTERS = {"B": "batch", "T": "length", "1": "one"}
 
 
@@ -106,6 +107,14 @@ def whole_rows(w: jax.Array, dtype: Any) -> jax.Array:
     if parts("fsdp") == 1:
         return w
     return checkpoint_name(jax.lax.all_gather(w, "fsdp", axis=w.ndim - 2, tiled=True), GATHERED)
+
+
+def whole_tiles(table_RD: jax.Array) -> jax.Array:
+    """The rows of a table on this device, filled up to whole tiles where devices share it.
+
+    Gathered from devices with a broken tile each, a table is moved by the compute cores (seen on v6e: 1,000 rows).
+    """
+    return jnp.pad(table_RD, ((0, -table_RD.shape[0] % TILE), (0, 0))) if parts("fsdp", "tensor") > 1 else table_RD
 
 
 def scattered_rows(d_w: jax.Array, dtype: Any) -> jax.Array:

@@ -1,10 +1,11 @@
-"""The next-token loss where the rows of the output table lie on many devices.
+"""Tables of the vocabulary: words looked up, and the next-token loss where their rows lie on many devices.
 
-The table is gathered a block of rows at a time, forward and backward, so that no device ever holds all of it, nor
-logits of more than one block; the gradient of each block is scattered back at once. Devices of a tensor group have
-other rows of the vocabulary and put their sums together.
+For the loss the table is gathered a block of rows at a time, forward and backward, so that no device ever holds all of
+it, nor logits of more than one block; the gradient of each block is scattered back at once. Devices of a tensor group
+have other rows of the vocabulary and put their sums together.
 
-Shape letters in this file: M tokens, D embed_dim, R rows of the table on this device, C rows of a block on all devices.
+Shape letters in this file: B batch, T position, M tokens, D embed_dim, R rows of the table on this device, C rows of a
+block on all devices.
 """
 
 from functools import partial
@@ -14,9 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from model.attention import NEGATIVE
-from model.sharding import max_over, parts, place, scattered_rows, sum_over, whole_rows
-
-TILE = 16  # rows of a bfloat16 tile on TPU; a block of other heights is padded to it
+from model.sharding import TILE, max_over, parts, place, scattered_rows, sum_over, whole_rows, whole_tiles
 
 
 def num_blocks(tokens: int, rows: int, chunk_tokens: int) -> int:
@@ -89,28 +88,69 @@ def _backward(softcap, z_loss, chunk_tokens, kept, cotangents):
     numbered = (blocks_BrD, jnp.arange(blocks_BrD.shape[0]))
     d_hidden_MD, d_blocks = jax.lax.scan(step, jnp.zeros(hidden_MD.shape, jnp.float32), numbered)
     d_hidden_MD = sum_over(d_hidden_MD, "tensor").astype(hidden_MD.dtype)
-    return d_hidden_MD, d_blocks.reshape(table_RD.shape), None, None
+    return d_hidden_MD, d_blocks.reshape(-1, table_RD.shape[1])[: table_RD.shape[0]], None, None
 
 
 cross_entropy.defvjp(_forward, _backward)
 
 
 def _blocks(hidden_MD: jax.Array, table_RD: jax.Array, chunk_tokens: int) -> jax.Array:
+    table_RD = whole_tiles(table_RD)
     R, D = table_RD.shape
     return table_RD.reshape(num_blocks(hidden_MD.shape[0], R, chunk_tokens), -1, D)
 
 
 def _block_logits(hidden_MD: jax.Array, targets_M: jax.Array, block: Any, R: int, softcap: float | None) -> Any:
-    """Soft-capped logits [M, C] of one block, their slope, where the target is, and the block's rows [C, D]."""
+    """Soft-capped logits [M, C] of one block, their slope, where the target is, and the block's rows [C, D].
+
+    Rows beyond the R of a device fill its last tile: no token, no probability, no gradient.
+    """
     rows_rD, number = block
     r = rows_rD.shape[0]
     w_CD = whole_rows(rows_rD, hidden_MD.dtype)
     logits_MC = jnp.einsum("MD,CD->MC", hidden_MD, w_CD, preferred_element_type=jnp.float32)
     # Column c came from place c // r of the ZeRO-3 group, where it is row number * r + c % r of R.
     column_C = jnp.arange(w_CD.shape[0])
-    token_C = place("tensor") * R * parts("fsdp") + column_C // r * R + number * r + column_C % r
-    hit_MC = token_C == targets_M[:, None]
-    if softcap is None:
-        return logits_MC, 1.0, hit_MC, w_CD
-    tanh_MC = jnp.tanh(logits_MC / softcap)
-    return softcap * tanh_MC, 1 - jnp.square(tanh_MC), hit_MC, w_CD
+    row_C = number * r + column_C % r
+    token_C = place("tensor") * R * parts("fsdp") + column_C // r * R + row_C
+    hit_MC = (token_C == targets_M[:, None]) & (row_C < R)
+    slope = jnp.float32(1)
+    if softcap is not None:
+        tanh_MC = jnp.tanh(logits_MC / softcap)
+        logits_MC, slope = softcap * tanh_MC, 1 - jnp.square(tanh_MC)
+    return jnp.where(row_C < R, logits_MC, NEGATIVE), slope, hit_MC, w_CD
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def looked_up(table_RD: jax.Array, tokens_BT: jax.Array, dtype: str) -> jax.Array:
+    """The table's rows of these tokens in `dtype` [B, T, D]. Their gradients are added up in float32, row by row."""
+    if parts("fsdp", "tensor") == 1:
+        return table_RD[tokens_BT].astype(dtype)
+    w_VD = whole_rows(whole_tiles(table_RD), dtype)
+    row_BT, is_here_BT = _table_rows(tokens_BT, table_RD.shape[0])
+    return sum_over(jnp.where(is_here_BT[..., None], w_VD[row_BT], 0), "tensor")
+
+
+def _table_rows(tokens_BT: jax.Array, R: int) -> tuple[jax.Array, jax.Array]:
+    """Where tokens stand in the gathered table, of which each device gave R rows and a tile's rest; and if they do."""
+    here_BT = tokens_BT - place("tensor") * R * parts("fsdp")
+    is_here_BT = (here_BT >= 0) & (here_BT < R * parts("fsdp"))
+    here_BT = jnp.where(is_here_BT, here_BT, 0)
+    padded = R if parts("fsdp", "tensor") == 1 else -(-R // TILE) * TILE
+    return here_BT // R * padded + here_BT % R, is_here_BT
+
+
+def _looked_up_fwd(table_RD: jax.Array, tokens_BT: jax.Array, dtype: str) -> Any:
+    return looked_up(table_RD, tokens_BT, dtype), (table_RD, tokens_BT)
+
+
+def _looked_up_bwd(dtype: str, kept: Any, d_BTD: jax.Array) -> Any:
+    table_RD, tokens_BT = kept
+    R, D = table_RD.shape
+    row_BT, is_here_BT = _table_rows(tokens_BT, R)
+    d_BTD = jnp.where(is_here_BT[..., None], d_BTD.astype(jnp.float32), 0)
+    rows = whole_tiles(table_RD).shape[0] * parts("fsdp")
+    return scattered_rows(jnp.zeros((rows, D), jnp.float32).at[row_BT].add(d_BTD), dtype)[:R], None
+
+
+looked_up.defvjp(_looked_up_fwd, _looked_up_bwd)
