@@ -326,7 +326,8 @@ def _gemma2_cpt(size: str, peak_lr: float, chips: int) -> TrainConfig:
         export_dtype="bfloat16",
         streams=chips,
         mesh=MeshShape(fsdp=chips),
-        remat="full",
+        micro_batches=512 // chips,  # one row at a time: what a second one would take pays for not recomputing
+        remat="projections",
         needs=f"tpu v6e-{chips}",
         save_every_steps=250,
     )
@@ -425,7 +426,8 @@ def _gemma2_sft(size: str, peak_lr: float, chips: int) -> TrainConfig:
         export_dtype="bfloat16",
         streams=chips,
         mesh=MeshShape(fsdp=chips),
-        remat="full",
+        micro_batches=256 // chips,  # one row at a time: what a second one would take pays for not recomputing
+        remat="projections",
         needs=f"tpu v6e-{chips}",
         save_every_steps=250,
     )

@@ -185,14 +185,16 @@ class TrainConfig(StageConfig):
 
     def compute(self, platform: str) -> ComputeConfig:
         """How the run computes on devices of a platform (cpu, gpu, tpu)."""
-        on_cpu = platform == "cpu"
+        on_cpu, alone = platform == "cpu", self.mesh.to_model().num_devices == 1
         return ComputeConfig(
             dtype=self.dtype,
             remat=self.remat,
             attention=self.attention,
             microbatches=self.pipeline_parts,
             scan_layers=not on_cpu,
-            cpu_kernels=on_cpu and self.mesh.to_model().num_devices == 1,
+            cpu_kernels=on_cpu and alone,
+            # Devices that share the table gather it block by block: small blocks hide behind the one before.
+            loss_chunk_tokens=2048 if alone else 512,
         )
 
     def check_machine(self) -> None:
