@@ -26,10 +26,21 @@ class Runs:
 
     def started(self) -> list[str]:
         """Ids of the preemptible runs that have started and not ended."""
+        return self._ids({"state": {"type": {"any_": list(STARTED)}}})
+
+    def crashed_since(self, moment: datetime) -> list[str]:
+        """Ids of the preemptible runs that a server declared dead after `moment`.
+
+        A server that starts slowly finds their heartbeats old before anybody can ask. Its other automation would start
+        them again, but only 15 minutes later: it waits for the event before the crash, which its dead process had.
+        """
+        return self._ids({"state": {"type": {"any_": ["CRASHED"]}}, "end_time": {"after_": moment.isoformat()}})
+
+    def _ids(self, runs: dict[str, Any]) -> list[str]:
         found = self._post(
             "/flow_runs/filter",
             {
-                "flow_runs": {"state": {"type": {"any_": list(STARTED)}}, "tags": {"all_": [TAG]}},
+                "flow_runs": runs | {"tags": {"all_": [TAG]}},
                 "work_pools": {"name": {"any_": [self._pool]}},
                 "limit": 200,
             },

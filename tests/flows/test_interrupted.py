@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -20,6 +21,7 @@ class Api:
             "b": {"state": "COMPLETED", "tags": ["preemptible"]},
             "c": {"state": "RUNNING", "tags": []},
             "d": {"state": "PENDING", "tags": ["preemptible"]},
+            "e": {"state": "CRASHED", "tags": ["preemptible"], "end_time": "2026-11-25T13:39:56+00:00"},
         }
         self.authorization: set[str | None] = set()
 
@@ -35,6 +37,7 @@ class Api:
             if run["state"] in wanted["state"]["type"]["any_"]
             and set(wanted.get("tags", {}).get("all_", [])) <= set(run["tags"])
             and key in wanted.get("id", {}).get("any_", [key])
+            and run.get("end_time", "") >= wanted.get("end_time", {}).get("after_", "")
         ]
 
 
@@ -63,6 +66,13 @@ def test_only_preemptible_runs_that_have_started_and_not_ended_are_found(api):
     assert Runs(api[1], None, "local").started() == ["a", "d"]
 
 
+@pytest.mark.parametrize(("second", "found"), [(55, ["e"]), (57, [])])
+def test_runs_that_a_starting_server_declared_dead_are_found(api, second, found):
+    """Between its start and the first question it may see heartbeats that are too old."""
+    moment = datetime(2026, 11, 25, 13, 39, second, tzinfo=UTC)
+    assert Runs(api[1], None, "local").crashed_since(moment) == found
+
+
 def test_they_are_queued_again_unless_they_ended_meanwhile(api):
     fake, url = api
     runs = Runs(url, None, "local")
@@ -75,6 +85,7 @@ def test_they_are_queued_again_unless_they_ended_meanwhile(api):
         "b": "COMPLETED",
         "c": "RUNNING",
         "d": "COMPLETED",
+        "e": "CRASHED",
     }
 
 
