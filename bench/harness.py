@@ -25,7 +25,9 @@ def peer_python(*packages: str, python: str = sys.executable) -> Path:
     Raises:
         SystemExit: the packages cannot be installed (no network, no uv).
     """
-    home = CACHE / "bench-venvs" / "+".join(package.replace("==", "-") for package in packages)
+    # No brackets in the path: packages that look for their own files with `glob` (xprof) would not find them.
+    names = (package.replace("==", "-").replace("[", "-").replace("]", "") for package in packages)
+    home = CACHE / "bench-venvs" / "+".join(names)
     interpreter = home / "bin" / "python"
     if (home / ".done").exists():
         return interpreter

@@ -143,8 +143,9 @@ class Module:
         }
         if len(bounds) != 1:
             raise ValueError(
-                f"the condition {condition} of {op.name} has {len(bounds)} integer constants: a loop of a train step "
-                "counts to one bound, and its body cannot be priced otherwise. Report it with the HLO text."
+                f"the loop {op.name} of {op.source or 'the step'} has {len(bounds)} constant bounds: how often it runs is "
+                "known only to the running program (so in chunked attention), and its body cannot be priced. On TPU use "
+                "attention='splash'; otherwise report it with the HLO text."
             )
         return bounds.pop()
 
