@@ -18,6 +18,7 @@ NO_ESTIMATE = 1 << 60  # XLA's placeholder where it has no estimate
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{\s*$")
 _OP = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,<=]*)\](?:\{([^{}]*)\})?")
+_PHASE = re.compile(r'custom_call_target="(AsyncCollective(?:Start|Done))"')
 _NAME = re.compile(r"%([\w.\-]+)")
 
 
@@ -143,9 +144,9 @@ class Module:
         }
         if len(bounds) != 1:
             raise ValueError(
-                f"the loop {op.name} of {op.source or 'the step'} has {len(bounds)} constant bounds: how often it runs is "
-                "known only to the running program (so in chunked attention), and its body cannot be priced. On TPU use "
-                "attention='splash'; otherwise report it with the HLO text."
+                f"the loop {op.name} of {op.source or 'the step'} has {len(bounds)} constant bounds: how often it runs "
+                "is known only to the running program (so in chunked attention), and its body cannot be priced. On TPU "
+                "use attention='splash'; otherwise report it with the HLO text."
             )
         return bounds.pop()
 
@@ -153,12 +154,30 @@ class Module:
         """The collective that an instruction is or starts, with the computation it stands in."""
         if op.kind.removesuffix("-start") in COLLECTIVES:
             return op, self.computations[self.entry]
-        if op.kind in ("call-start", "async-start") or (op.kind == "fusion" and "all-reduce-scatter" in op.attributes):
+        starts = op.kind in ("call-start", "async-start") or self.fused_phase(op) == "AsyncCollectiveStart"
+        if starts or (op.kind == "fusion" and "all-reduce-scatter" in op.attributes):
             for name in op.called("to_apply", "calls", "called_computation"):
                 for inner in self.computations[name].ops:
                     if found := self.collective(inner):
                         return found[0], self.computations[name]
         return None
+
+    def fused_phase(self, op: Op) -> str:
+        """AsyncCollectiveStart or AsyncCollectiveDone for a fusion that is one: v5e moves data from within fusions."""
+        if op.kind == "fusion":
+            for name in op.called("calls"):
+                for inner in self.computations[name].ops:
+                    if inner.kind == "custom-call" and (found := _PHASE.search(inner.attributes)):
+                        return found.group(1)
+        return ""
+
+    def channel(self, op: Op) -> str:
+        """The channel of the collective in a fusion; its start and its done share it."""
+        for name in op.called("calls"):
+            for inner in self.computations[name].ops:
+                if inner.kind in COLLECTIVES and (found := re.search(r"channel_id=(\d+)", inner.attributes)):
+                    return f"channel {found.group(1)}"
+        raise ValueError(f"{op.name} holds no collective with a channel: report it with the HLO text.")
 
     def runs(self) -> Iterator[tuple[Computation, float]]:
         """Each scheduled computation (the entry, bodies of loops, branches) with how often it runs."""

@@ -83,7 +83,8 @@ def decoder(spec: dict[str, Any]) -> DecoderConfig:
     """The decoder as the trainer would make it on a TPU."""
     compute = ComputeConfig(**spec["compute"])
     if compute.attention == "auto":  # this process runs on a CPU; the trainer will not
-        compute = replace(compute, attention=choose_implementation("tpu", spec["seq_len"]))
+        queries = spec["seq_len"] // spec["mesh"].get("context", 1)
+        compute = replace(compute, attention=choose_implementation("tpu", queries, spec["seq_len"]))
     cfg = decoder_config(spec["model"], compute=compute)
     return replace(cfg, vocab_size=spec["vocab_size"]) if spec["vocab_size"] else cfg
 

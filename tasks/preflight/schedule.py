@@ -130,10 +130,9 @@ class _Walk:
         here = self._module.computations[name]
         entered = _entering(here.ops)
         line = Timeline()
-        queue = 0.0  # when the collectives so far are through
-        pending: dict[str, tuple[float, Wire]] = {}  # start -> when it is through
-        begun: dict[str, float] = {}  # start -> TensorCore work before it
+        queue = _Queue(line)
         for op in here.ops:
+            phase = self._module.fused_phase(op)
             if op.kind == "while":
                 line.add(self.run(op.called("body")[0]), self._module.trip_count(op))
             elif op.kind == "conditional":
@@ -143,48 +142,75 @@ class _Walk:
             elif op.is_kernel:
                 line.kernel_s += self._kernel_seconds(op, here)
             elif found := self._module.collective(op):
-                wire, latency = self._wire(op, *found)
-                if wire.is_async:
-                    pending[op.name] = (wire.seconds + latency, wire)
-                else:
+                wire = self._wire(op, *found)
+                if not wire.is_async:
                     line.stall_s += wire.seconds
                     line.wires.append(wire)
+                elif phase:
+                    queue.announce(self._module.channel(op), wire, self._latency)
+                    queue.enter(self._module.channel(op))
+                else:
+                    queue.announce(op.name, wire, self._latency)
+            elif phase:
+                queue.leave(self._module.channel(op))
             else:
                 seconds = op.estimated_cycles / self._slice.chip.clock_hz
                 line.compute_s += seconds
                 if matmul_flops(self._module, here, op):
                     line.matmul_s += seconds
-            if (start := entered.get(op.name)) in pending and start not in begun:
-                begun[start] = line.compute_s + line.kernel_s
-                queue = max(queue, line.seconds) + pending[start][0]
-                pending[start] = (queue, pending[start][1])
-            if op.kind.endswith("-done") and (start := _first(op, entered)) in begun:
-                through, wire = pending.pop(start)
-                exposed = max(0.0, through - line.seconds)
-                window = line.compute_s + line.kernel_s - begun.pop(start)
-                line.stall_s += exposed
-                line.wires.append(
-                    Wire(wire.name, wire.kind, wire.source, True, 1, wire.bytes, wire.seconds, window, exposed)
-                )
-        assert not pending, f"{name}: {sorted(pending)} never end"
+            queue.enter(entered.get(op.name, ""))
+            if op.kind.endswith("-done"):
+                queue.leave(_first(op, entered))
+        assert not queue.open, f"{name}: {sorted(queue.open)} never end"
         return line
 
-    def _wire(self, op: Op, inner: Op, _: object) -> tuple[Wire, float]:
+    @property
+    def _latency(self) -> float:
+        return self._assumptions.collective_latency_s
+
+    def _wire(self, op: Op, inner: Op, _: object) -> Wire:
         kind = inner.kind.removesuffix("-start")
-        if op.kind == "fusion":
-            kind = "reduce-scatter"  # the fusion around an all-reduce and the slice of it that is kept
         group = group_size(inner, self._slice.devices)
-        is_async = op.kind.endswith("-start")
         sent = ici_bytes(kind, inner, group)
-        if op.kind == "fusion":
-            sent = inner.bytes * (group - 1) / group
+        is_async = op.kind.endswith("-start") or bool(self._module.fused_phase(op))
+        if op.kind == "fusion" and not is_async:  # around an all-reduce and the slice of it that is kept
+            kind, sent = "reduce-scatter", inner.bytes * (group - 1) / group
         offloaded = op.kind == "call-start"
         seconds = wire_seconds(
             kind, sent, group, self._slice, offloaded=offloaded, ring_links=self._assumptions.ring_links
         )
         exposed = 0.0 if is_async else seconds
-        wire = Wire(op.name, kind, inner.source or op.source, is_async, 1, sent, seconds, 0.0, exposed)
-        return wire, self._assumptions.collective_latency_s
+        return Wire(op.name, kind, inner.source or op.source, is_async, 1, sent, seconds, 0.0, exposed)
+
+
+class _Queue:
+    """Collectives beside the TensorCore: announced by their start, through one after another, waited for at the end."""
+
+    def __init__(self, line: Timeline):
+        self._line = line
+        self._free = 0.0  # when those so far are through
+        self.open: dict[str, tuple[Wire, float]] = {}  # start -> the collective and its seconds with latency
+        self._inside: dict[str, tuple[float, float]] = {}  # start -> when it is through, TensorCore work before it
+
+    def announce(self, start: str, wire: Wire, latency: float) -> None:
+        self.open[start] = (wire, wire.seconds + latency)
+
+    def enter(self, start: str) -> None:
+        if start in self.open and start not in self._inside:
+            self._free = max(self._free, self._line.seconds) + self.open[start][1]
+            self._inside[start] = (self._free, self._line.compute_s + self._line.kernel_s)
+
+    def leave(self, start: str) -> None:
+        if start not in self._inside:
+            return
+        wire, _ = self.open.pop(start)
+        through, before = self._inside.pop(start)
+        exposed = max(0.0, through - self._line.seconds)
+        window = self._line.compute_s + self._line.kernel_s - before
+        self._line.stall_s += exposed
+        self._line.wires.append(
+            Wire(wire.name, wire.kind, wire.source, True, 1, wire.bytes, wire.seconds, window, exposed)
+        )
 
 
 def _entering(ops: tuple[Op, ...]) -> Mapping[str, str]:

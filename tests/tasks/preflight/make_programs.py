@@ -38,6 +38,21 @@ def sharded_scan(flags: dict[str, str] | None) -> str:
     return text(jax.jit(step, compiler_options=flags).lower(x, w))
 
 
+def gather_in_fusions() -> str:
+    """16 chips of v5e: a gather of 32 MB beside a matmul of another layer, which v5e moves from within the fusion."""
+    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:4x4").devices
+    mesh = Mesh(devices, ("fsdp",))
+
+    def local(x: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:
+        return jax.nn.relu(x @ first) @ lax.all_gather(second, "fsdp", axis=0, tiled=True)
+
+    cut, whole = PartitionSpec("fsdp"), PartitionSpec()
+    step = jax.shard_map(local, mesh=mesh, in_specs=(cut, whole, cut), out_specs=cut, check_vma=False)
+    shapes = ((16 * 2048, 4096, cut), (4096, 4096, whole), (4096, 4096, cut))
+    arrays = [jax.ShapeDtypeStruct((m, n), jnp.bfloat16, sharding=NamedSharding(mesh, s)) for m, n, s in shapes]
+    return text(jax.jit(step).lower(*arrays))
+
+
 def batched_matmul() -> str:
     """One chip: 6 products [128, 256] x [256, 384], which TPU makes a convolution with holes."""
     devices = topologies.get_topology_desc(platform="tpu", topology_name="v6e:2x2").devices
@@ -59,6 +74,7 @@ if __name__ == "__main__":
     programs = {
         "scan_sparsecore": lambda: sharded_scan(dict(COMPILER_OPTIONS["TPU v6 lite"])),
         "scan_blocking": lambda: sharded_scan(None),
+        "gather_in_fusions": gather_in_fusions,
         "batched_matmul": batched_matmul,
     }
     for name, make in programs.items():

@@ -64,7 +64,7 @@ def test_a_loop_without_one_bound_is_refused():
     op, cond, body = programs.loop(46)
     free = cond.replace("s32[]{:T(128)} constant(46)", "s32[] parameter(1)")
     module = parse(programs.module(op, others=(free, body)))
-    with pytest.raises(ValueError, match="0 constant bounds.*splash"):
+    with pytest.raises(ValueError, match=r"0 constant bounds.*splash"):
         module.trip_count(module.computations["main"].by_name["loop"])
 
 

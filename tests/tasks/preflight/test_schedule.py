@@ -119,3 +119,14 @@ def test_a_collective_that_never_ends_is_not_taken_for_a_schedule():
     endless = programs.module(programs.start("a", MB, "gather_a"), others=(programs.gather("gather_a", MB),))
     with pytest.raises(AssertionError, match="never end"):
         line(endless)
+
+
+def test_a_gather_that_v5e_moves_from_within_fusions_hides_behind_them():
+    """Of make_programs.gather_in_fusions: 15/16 of 32 MiB at 180 GB/s beside 6.9e10 FLOPs at 197 TFLOP/s."""
+    found = timeline(parse(programs.compiled("gather_in_fusions")), Slice.parse("v5e:4x4"), lambda op, here: 0.0)
+    (wire,) = found.wires
+    assert (wire.kind, wire.is_async, wire.runs) == ("all-gather", True, 1)
+    assert wire.seconds == pytest.approx(2**25 * 15 / 16 / 180e9)
+    assert wire.window_s > 6.9e10 / 197e12
+    assert wire.exposed_s == 0
+    assert found.matmul_s > 2 * 6.9e10 / 197e12
