@@ -16,18 +16,11 @@ from jax.ad_checkpoint import checkpoint_name
 
 from model import cpu
 from model.attention import attend_heads, packed_attention
+from model.cache import Cache, Slots, claim, visible, write
 from model.config import REMAT, ComputeConfig, DecoderConfig, RopeScaling
 from model.pipeline import through_stages
 from model.sharding import GATHERED, enter_tensor, leave_tensor, parts, place, whole_length, whole_rows
 from model.vocab_parallel import looked_up
-
-
-class Cache(NamedTuple):
-    """Keys and values of every layer [L, B, K, S, H]; slot s of row b holds the token at position s of that row."""
-
-    keys: jax.Array
-    values: jax.Array
-
 
 # attend(queries, keys, values) -> mixed values and whatever the caller wants back from the layer
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
@@ -279,35 +272,38 @@ class Decoder(nnx.Module):
         return self.final_norm(x_BTD)
 
     def extend(self, tokens_BT: jax.Array, positions_BT: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
-        """Hidden states of tokens that follow what the cache holds, and the cache with them.
+        """Hidden states [B, T, D] of tokens that follow what the cache holds, and the cache with them.
 
-        Each row has its own positions: token t of row b is written to slot positions_BT[b, t] and sees slots up to it.
-        A slot beyond the row's last position may hold anything: it is overwritten before it is ever seen.
+        Each row has its own positions. Padding has position -1: it is never written, and what comes out means nothing.
         """
-        slots_S = jnp.arange(cache.keys.shape[3])
-        distance_BTS = positions_BT[:, :, None] - slots_S
-        rows_B1 = jnp.arange(tokens_BT.shape[0])[:, None]
-        turns = self._rotations(positions_BT)
+        cfg, turns, period = self.cfg, self._rotations(positions_BT), len(cache)
+        graph, layers_L = nnx.split(self.layers)
+        cache = tuple(claim(slots, positions_BT) for slots in cache)
+        masks = [visible(slots, positions_BT, cfg.layer_windows[i]) for i, slots in enumerate(cache)]
 
-        def step(layer: Layer, x_BTD: jax.Array, window: int | None, kv: Cache) -> tuple[jax.Array, Cache]:
-            mask_BTS = distance_BTS >= 0
-            if window is not None:
-                mask_BTS &= distance_BTS < window
+        def one(x_BTD: jax.Array, cache: Cache, weights: Any, i: int, turn: Any) -> tuple[jax.Array, Cache]:
+            def attend_slots(q_BNTH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array) -> tuple[jax.Array, Slots]:
+                slots = write(cache[i], turn, positions_BT, k_BKTH, v_BKTH)
+                return attend_heads(q_BNTH, slots.keys[turn], slots.values[turn], masks[i], cfg.attn_softcap), slots
 
-            def attend_cache(q_BNTH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array) -> tuple[jax.Array, Cache]:
-                keys = kv.keys.at[rows_B1, :, positions_BT].set(jnp.swapaxes(k_BKTH, 1, 2))
-                values = kv.values.at[rows_B1, :, positions_BT].set(jnp.swapaxes(v_BKTH, 1, 2))
-                return attend_heads(q_BNTH, keys, values, mask_BTS, self.cfg.attn_softcap), Cache(keys, values)
+            x_BTD, slots = nnx.merge(graph, weights)(x_BTD, turns[cfg.layer_windows[i]], attend_slots)
+            return x_BTD, (*cache[:i], slots, *cache[i + 1 :])
 
-            return layer(x_BTD, turns[window], attend_cache)
+        def one_period(carry: tuple[jax.Array, Cache], scanned: Any) -> tuple[tuple[jax.Array, Cache], None]:
+            turn, weights = scanned
+            for i in range(period):
+                carry = one(*carry, jax.tree.map(lambda w: w[i], weights), i, turn)  # noqa: B023 - used at once
+            return carry, None
 
-        x_BTD, cache = self._through_layers(self._embed(tokens_BT), step, cache)
-        return self.final_norm(x_BTD), cache
-
-    def empty_cache(self, batch: int, length: int) -> Cache:
-        cfg = self.cfg
-        shape = (cfg.num_layers, batch, cfg.num_kv_heads, length, cfg.head_dim)
-        return Cache(jnp.zeros(shape, cfg.compute.dtype), jnp.zeros(shape, cfg.compute.dtype))
+        # In a loop the cache is carried, not scanned: only the new slots are written.
+        carry, periods = (self._embed(tokens_BT), cache), cfg.num_layers // period if cfg.compute.scan_layers else 0
+        if periods:
+            split = lambda w: w[: periods * period].reshape(periods, period, *w.shape[1:])  # noqa: E731
+            carry, _ = jax.lax.scan(one_period, carry, (jnp.arange(periods), jax.tree.map(split, layers_L)))
+        for layer in range(periods * period, cfg.num_layers):
+            weights = jax.tree.map(lambda w: w[layer], layers_L)  # noqa: B023
+            carry = one(*carry, weights, layer % period, layer // period)
+        return self.final_norm(carry[0]), carry[1]
 
     def logits(self, hidden_BTD: jax.Array) -> jax.Array:
         """Soft-capped logits [B, T, V] in float32."""

@@ -1,23 +1,49 @@
 """Text out of a decoder: greedy and sampled continuations, log-likelihoods, and nats of whole sequences.
 
+All in token ids: stop strings and the like belong to who has the tokenizer.
+
 Shapes are rounded up so that few programs are compiled; results do not depend on how prompts are grouped, but for
 the rounding of floating-point sums. Shape letters: B batch, P padded prompt, T position, S cache slot, V vocab_size.
 """
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from model.decoder import Cache, Decoder
+from model.cache import Cache, empty_cache
+from model.decoder import Decoder
 from model.losses import token_log_probs
+from model.sampling import GREEDY, Controls, Parts, Sampling, choose, stack
 
 SHORTEST = 32  # tokens; shapes are powers of two and their one-and-a-half folds from here on
+PREFILL_TOKENS = 256  # of a prompt, read at a time: bounds the memory of attention and of local layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A prompt and what is wanted after it."""
+
+    prompt: Sequence[int]
+    max_new_tokens: int
+    stop_ids: Iterable[int] = ()
+    sampling: Sampling = GREEDY
+
+
+class Completion(NamedTuple):
+    """What follows a prompt, up to and without the first stop id."""
+
+    tokens: list[int]
+    log_probs: list[float]
+    """Of each token (nats) under the model itself, before any control changed its logits."""
+    is_stopped: bool
+    """By a stop id; otherwise max_new_tokens cut it off."""
 
 
 def generate(
@@ -29,36 +55,57 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     batch_size: int = 32,
+    prefill_tokens: int = PREFILL_TOKENS,
 ) -> list[list[int]]:
-    """The new tokens after each prompt, up to and without the first stop id.
+    """The new tokens after each prompt. Temperature 0 takes the most likely ones; otherwise each row draws its own."""
+    requests = [
+        Request(
+            prompt=prompt,
+            max_new_tokens=max_new_tokens,
+            stop_ids=tuple(stop_ids),
+            sampling=Sampling(temperature=temperature, seed=(seed << 32) + i),
+        )
+        for i, prompt in enumerate(prompts)
+    ]
+    return [
+        completion.tokens
+        for completion in complete(model, requests, batch_size=batch_size, prefill_tokens=prefill_tokens)
+    ]
 
-    Temperature 0 takes the most likely token. Otherwise row i draws with a key made of (seed, i, position), so that the
-    answer to a prompt does not depend on its neighbours.
-    """
-    _check_prompts(model, prompts, max_new_tokens)
+
+def complete(
+    model: Decoder, requests: Sequence[Request], *, batch_size: int = 32, prefill_tokens: int = PREFILL_TOKENS
+) -> list[Completion]:
+    """What follows each prompt. Requests of any kind may be mixed: none depends on its neighbours."""
+    _check(model, requests)
     graph, state = nnx.split(model)
-    stops = jnp.asarray(sorted(set(stop_ids)) or [-1], jnp.int32)
-    answers: list[list[int]] = [[] for _ in prompts]
-    for rows in _groups([len(prompt) for prompt in prompts], batch_size):
-        length = _rounded(max(len(prompts[i]) for i in rows), model.cfg.max_seq_len)
-        padded = _padded([prompts[i] for i in rows], length, _rows(len(rows), batch_size))
-        lengths = np.maximum(1, (padded >= 0).sum(1))
-        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(seed)))(jnp.asarray(_fill(rows, len(padded))))
-        tokens, counts = _generate(
+    longest = model.cfg.max_seq_len
+    completions = [Completion([], [], is_stopped=False)] * len(requests)
+    for rows in _groups([len(request.prompt) for request in requests], batch_size):
+        asked = [requests[i] for i in rows]
+        asked += asked[:1] * (_rows(len(rows), batch_size) - len(rows))
+        pieces, piece = _pieces(_rounded(max(len(one.prompt) for one in asked), longest), prefill_tokens)
+        parts, controls = stack([one.sampling for one in asked])
+        stops = [sorted(set(one.stop_ids)) for one in asked]
+        found = _complete(
             graph,
             state,
-            jnp.maximum(padded, 0),
-            jnp.asarray(lengths, jnp.int32),
-            stops,
-            keys,
-            jnp.float32(temperature),
-            max_new_tokens=max_new_tokens,
-            is_greedy=temperature == 0,
+            jnp.asarray(_padded([one.prompt for one in asked], pieces * piece, len(asked))),
+            jnp.asarray([one.max_new_tokens for one in asked], jnp.int32),
+            jnp.asarray(_padded(stops, _rounded(max(map(len, stops)), longest), len(asked))),
+            controls,
+            parts=parts,
+            piece=piece,
+            room=_rounded(max(one.max_new_tokens for one in asked), longest),
+            length=_rounded(max(len(one.prompt) + one.max_new_tokens for one in asked), longest),
         )
-        tokens, counts = np.asarray(tokens), np.asarray(counts)
+        tokens, log_probs, counts, is_stopped = (np.asarray(x) for x in found)
         for row, i in enumerate(rows):
-            answers[i] = tokens[row, : counts[row]].tolist()
-    return answers
+            upto = slice(counts[row])
+            completions[i] = Completion(
+                tokens[row, upto].tolist(), log_probs[row, upto].tolist(), bool(is_stopped[row])
+            )
+    return completions
 
 
 def loglikelihood(
@@ -141,59 +188,105 @@ def _token_scores(graph: Any, state: Any, padded: jax.Array) -> tuple[jax.Array,
     )
 
 
-@partial(jax.jit, static_argnames=("graph", "max_new_tokens", "is_greedy"))
-def _generate(
+class _Rows(NamedTuple):
+    """The rows of a batch while they grow."""
+
+    step: jax.Array
+    newest: jax.Array  # [B], not yet read
+    running: jax.Array  # [B]: neither stopped nor at its limit
+    is_stopped: jax.Array
+    counts: jax.Array
+    tokens: jax.Array  # [B, room]
+    log_probs: jax.Array
+    seen: jax.Array | None  # [B, V], where a repetition is penalised
+    cache: Cache
+
+
+@partial(jax.jit, static_argnames=("graph", "parts", "piece", "room", "length"))
+def _complete(
     graph: Any,
     state: Any,
     prompts_BP: jax.Array,
-    lengths_B: jax.Array,
-    stops: jax.Array,
-    keys_B: jax.Array,
-    temperature: jax.Array,
+    limits_B: jax.Array,
+    stops_BX: jax.Array,
+    controls: Controls,
     *,
-    max_new_tokens: int,
-    is_greedy: bool,
-) -> tuple[jax.Array, jax.Array]:
-    """New tokens [B, max_new_tokens] and how many of each row count."""
+    parts: Parts,
+    piece: int,
+    room: int,
+    length: int,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """New tokens [B, room], their log-probabilities, how many of each row count, and whether a stop id ended it."""
     model: Decoder = nnx.merge(graph, state)
     B, P = prompts_BP.shape
     rows_B = jnp.arange(B)
+    lengths_B = jnp.sum(prompts_BP >= 0, axis=1)
 
-    def pick(hidden_BD: jax.Array, positions_B: jax.Array) -> jax.Array:
+    def read(carry: tuple[jax.Array, Cache], tokens_BT: jax.Array) -> tuple[tuple[jax.Array, Cache], jax.Array]:
+        """A piece of all prompts, and the hidden states of those that end in it."""
+        first, cache = carry
+        positions_BT = jnp.where(tokens_BT >= 0, first + jnp.arange(piece), -1)
+        hidden_BTD, cache = model.extend(jnp.maximum(tokens_BT, 0), positions_BT, cache)
+        is_last_BT = positions_BT == lengths_B[:, None] - 1
+        return (first + piece, cache), jnp.sum(jnp.where(is_last_BT[..., None], hidden_BTD, 0), axis=1)
+
+    pieces = jnp.moveaxis(prompts_BP.reshape(B, P // piece, piece), 1, 0)
+    start = (jnp.int32(0), empty_cache(model.cfg, B, length, piece))
+    (_, cache), ends = jax.lax.scan(read, start, pieces)
+
+    def grow(rows: _Rows, hidden_BD: jax.Array, cache: Cache) -> _Rows:
+        """Each running row by the token that its last hidden state asks for."""
         logits_BV = model.logits(hidden_BD[:, None])[:, 0]
-        if is_greedy:
-            return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-        draw = jax.vmap(lambda key, at, logits: jax.random.categorical(jax.random.fold_in(key, at), logits))
-        return draw(keys_B, positions_B, logits_BV / temperature).astype(jnp.int32)
+        token_B = choose(logits_BV, rows.seen, lengths_B + rows.step, controls, parts)
+        log_prob_B = logits_BV[rows_B, token_B] - jax.nn.logsumexp(logits_BV, axis=-1)
+        ends_B = rows.running & jnp.any(token_B[:, None] == stops_BX, axis=1)
+        takes_B = rows.running & ~ends_B
+        counts_B = rows.counts + takes_B
+        return _Rows(
+            step=rows.step + 1,
+            newest=token_B,
+            running=takes_B & (counts_B < limits_B),
+            is_stopped=rows.is_stopped | ends_B,
+            counts=counts_B,
+            tokens=rows.tokens.at[:, rows.step].set(token_B),
+            log_probs=rows.log_probs.at[:, rows.step].set(log_prob_B),
+            seen=None if rows.seen is None else rows.seen.at[rows_B, token_B].max(takes_B),
+            cache=cache,
+        )
 
-    positions_BP = jnp.broadcast_to(jnp.arange(P), (B, P))
-    hidden_BPD, cache = model.extend(prompts_BP, positions_BP, model.empty_cache(B, P + max_new_tokens))
-    first_B = pick(hidden_BPD[rows_B, lengths_B - 1], lengths_B)
-    tokens = jnp.zeros((B, max_new_tokens), jnp.int32)
+    def advance(rows: _Rows) -> _Rows:
+        positions_B = jnp.where(rows.running, lengths_B + rows.step - 1, -1)
+        hidden_B1D, cache = model.extend(rows.newest[:, None], positions_B[:, None], rows.cache)
+        return grow(rows, hidden_B1D[:, 0], cache)
 
-    def is_running(carry: tuple[Any, ...]) -> jax.Array:
-        step, _, done_B, *_ = carry
-        return (step < max_new_tokens) & ~jnp.all(done_B)
+    seen_BV = None
+    if parts.penalises:
+        V = model.cfg.vocab_size
+        seen_BV = (
+            jnp.zeros((B, V), bool).at[rows_B[:, None], jnp.where(prompts_BP < 0, V, prompts_BP)].set(True, mode="drop")
+        )
+    none_B = jnp.zeros(B, jnp.int32)
+    empty = _Rows(
+        step=jnp.int32(0),
+        newest=none_B,
+        running=limits_B > 0,
+        is_stopped=none_B > 0,
+        counts=none_B,
+        tokens=jnp.zeros((B, room), jnp.int32),
+        log_probs=jnp.zeros((B, room), jnp.float32),
+        seen=seen_BV,
+        cache=cache,
+    )
+    rows = grow(empty, jnp.sum(ends, axis=0), cache)
+    rows = jax.lax.while_loop(lambda rows: jnp.any(rows.running), advance, rows)
+    return rows.tokens, rows.log_probs, rows.counts, rows.is_stopped
 
-    def advance(carry: tuple[Any, ...]) -> tuple[Any, ...]:
-        step, token_B, done_B, counts_B, tokens, cache = carry
-        done_B |= jnp.isin(token_B, stops)
-        tokens = tokens.at[:, step].set(jnp.where(done_B, 0, token_B))
-        counts_B += ~done_B
-        at_B = lengths_B + step
-        hidden_B1D, cache = model.extend(token_B[:, None], at_B[:, None], cache)
-        return step + 1, pick(hidden_B1D[:, 0], at_B + 1), done_B, counts_B, tokens, Cache(*cache)
 
-    start = (jnp.int32(0), first_B, jnp.zeros(B, bool), jnp.zeros(B, jnp.int32), tokens, cache)
-    *_, counts_B, tokens, _ = jax.lax.while_loop(is_running, advance, start)
-    return tokens, counts_B
-
-
-def _check_prompts(model: Decoder, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    for i, prompt in enumerate(prompts):
-        if not prompt or len(prompt) + max_new_tokens > model.cfg.max_seq_len:
+def _check(model: Decoder, requests: Sequence[Request]) -> None:
+    for i, one in enumerate(requests):
+        if not one.prompt or len(one.prompt) + one.max_new_tokens > model.cfg.max_seq_len:
             raise ValueError(
-                f"Prompt {i} has {len(prompt)} tokens and max_new_tokens={max_new_tokens}, but the model has "
+                f"Prompt {i} has {len(one.prompt)} tokens and max_new_tokens={one.max_new_tokens}, but the model has "
                 f"max_seq_len={model.cfg.max_seq_len}: it must see at least <bos>, and was trained on no longer "
                 "sequence. Start prompts with <bos>, shorten them or ask for fewer tokens."
             )
@@ -213,6 +306,12 @@ def _rounded(length: int, longest: int) -> int:
     return max(length, min(size, longest))
 
 
+def _pieces(length: int, most: int) -> tuple[int, int]:
+    """How many pieces of how many tokens a padded prompt is read in; all of one size, so it may grow by a few."""
+    count = -(-length // most)
+    return count, -(-length // count)
+
+
 def _rows(count: int, batch_size: int) -> int:
     """The batch, rounded up to a power of two at most batch_size."""
     return min(batch_size, 1 << (count - 1).bit_length()) if count > 1 else 1
@@ -224,7 +323,3 @@ def _padded(sequences: Sequence[Sequence[int]], length: int, rows: int) -> np.nd
     for row, sequence in enumerate(sequences):
         padded[row, : len(sequence)] = sequence
     return padded
-
-
-def _fill(rows: list[int], count: int) -> np.ndarray:
-    return np.asarray(rows + [0] * (count - len(rows)), np.uint32)

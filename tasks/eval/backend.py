@@ -14,7 +14,7 @@ import jax
 
 from model.convert import config_from_hf, load_hf
 from model.decoder import Decoder
-from model.generate import generate, loglikelihood
+from model.generate import Request, complete, loglikelihood
 from tasks.artifact.identity import code_digest
 from tasks.eval.requests import Generate, Generation, Likelihood, LogLikelihood
 from tasks.inference import TextCodec
@@ -70,19 +70,12 @@ class NativeBackend:
         return [answers[i] for i in range(len(requests))]
 
     def generate(self, requests: Sequence[Generate]) -> list[Generation]:
-        answers: dict[int, Generation] = {}
-        for limit in sorted({request.max_new_tokens for request in requests}):
-            places = [i for i, request in enumerate(requests) if request.max_new_tokens == limit]
-            found = generate(
-                self.model,
-                [requests[i].prompt for i in places],
-                max_new_tokens=limit,
-                stop_ids=self.codec.stop_ids,
-                batch_size=GENERATED_ROWS,
-            )
-            # `generate` leaves the stop token out, so a full answer is one that was cut.
-            answers |= {i: Generation(tuple(ids), len(ids) < limit) for i, ids in zip(places, found, strict=True)}
-        return [answers[i] for i in range(len(requests))]
+        asked = [
+            Request(prompt=one.prompt, max_new_tokens=one.max_new_tokens, stop_ids=self.codec.stop_ids)
+            for one in requests
+        ]
+        found = complete(self.model, asked, batch_size=GENERATED_ROWS)
+        return [Generation(tuple(one.tokens), one.is_stopped) for one in found]
 
 
 def _by_length(lengths: Sequence[int]) -> dict[int, list[int]]:

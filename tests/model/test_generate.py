@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from model.generate import bits_per_byte, generate, loglikelihood, sequence_nats
+from model.generate import Request, _complete, bits_per_byte, complete, generate, loglikelihood, sequence_nats
+from model.sampling import Sampling, stack
 from tests.model.random_decoders import random_model, small_config
 
 
@@ -56,6 +58,76 @@ def test_an_answer_ends_before_the_first_stop_id(model, greedy):
     for answer, whole in zip(answers, greedy, strict=True):
         cut = next((i for i, token in enumerate(whole) if token in (stop, 159)), len(whole))
         assert answer == whole[:cut]
+
+
+def test_prompts_read_in_pieces_over_a_small_ring_give_the_same_tokens(model, greedy):
+    """Pieces of 5 over a window of 12: a ring of 16 slots, past which the longest row goes three times."""
+    assert generate(model, PROMPTS, max_new_tokens=20, prefill_tokens=5) == greedy
+
+
+def test_each_request_has_its_own_limit_stop_and_controls(model, greedy, log_probs):
+    stop = greedy[3][4]
+    kinds = [
+        {"max_new_tokens": 20},
+        {"max_new_tokens": 3},
+        {"max_new_tokens": 20, "stop_ids": [stop]},
+        {"max_new_tokens": 0},
+        {"max_new_tokens": 20, "sampling": Sampling(temperature=1.0, top_k=4, seed=3)},
+        {"max_new_tokens": 20, "sampling": Sampling(repetition_penalty=1.5)},
+    ]
+    mixed = complete(model, [Request(prompt=PROMPTS[3], **kind) for kind in kinds])
+    for kind, together in list(zip(kinds, mixed, strict=True))[4:]:
+        (alone,) = complete(model, [Request(prompt=PROMPTS[3], **kind)])
+        assert alone.tokens == together.tokens
+        np.testing.assert_allclose(alone.log_probs, together.log_probs, atol=1e-4)
+    cut = greedy[3].index(stop)
+    assert [one.tokens for one in mixed[:4]] == [greedy[3], greedy[3][:3], greedy[3][:cut], []]
+    assert [one.is_stopped for one in mixed] == [False, False, True, False, False, False]
+    for one in mixed:
+        rows = log_probs([*PROMPTS[3], *one.tokens])[len(PROMPTS[3]) - 1 :]
+        np.testing.assert_allclose(one.log_probs, [rows[i, t] for i, t in enumerate(one.tokens)], atol=1e-4)
+    for i, token in enumerate(mixed[4].tokens):
+        assert token in np.argsort(log_probs([*PROMPTS[3], *mixed[4].tokens[:i]])[-1])[-4:]
+
+
+def test_a_repetition_penalty_counts_the_prompt_and_the_answer_and_no_padding(model):
+    """Against a loop in numpy, beside a longer prompt so that the row is padded (with token 0, if it were counted)."""
+    requests = [
+        Request(prompt=prompt, max_new_tokens=12, sampling=Sampling(repetition_penalty=3.0)) for prompt in PROMPTS[:3]
+    ]
+    run = jax.jit(lambda tokens: model.logits(model(tokens, jnp.arange(48)[None], jnp.ones((1, 48), jnp.int32)))[0])
+    for prompt, completion in zip(PROMPTS[:3], complete(model, requests), strict=True):
+        tokens = list(prompt)
+        for _ in range(12):
+            logits = np.array(run(jnp.asarray([tokens + [0] * (48 - len(tokens))])))[len(tokens) - 1]
+            seen = sorted(set(tokens))
+            logits[seen] = np.where(logits[seen] < 0, logits[seen] * 3.0, logits[seen] / 3.0)
+            tokens.append(int(np.argmax(logits)))
+        assert completion.tokens == tokens[len(prompt) :]
+
+
+def test_a_compiled_generation_needs_less_memory_with_windows():
+    """Room for 2,048 tokens: what one local layer of the two does not keep, the program does not allocate."""
+    wide = random_model(small_config(num_layers=2, max_seq_len=2048))
+    every = random_model(small_config(num_layers=2, max_seq_len=2048, layer_pattern=("global",)))
+    saved = 2 * 8 * (2048 - 12 - 31) * 2 * 16 * 4  # keys and values, rows, slots, heads, head_dim, bytes
+    assert temporary_bytes(every) - temporary_bytes(wide) >= saved
+
+
+def temporary_bytes(model) -> int:
+    parts, controls = stack([Sampling()] * 8)
+    lowered = _complete.lower(
+        *nnx.split(model),
+        jnp.zeros((8, 32), jnp.int32),
+        jnp.zeros(8, jnp.int32),
+        jnp.zeros((8, 32), jnp.int32),
+        controls,
+        parts=parts,
+        piece=32,
+        room=2016,
+        length=2048,
+    )
+    return lowered.compile().memory_analysis().temp_size_in_bytes
 
 
 def test_sampling_depends_on_the_seed_and_the_row_alone(model):

@@ -208,8 +208,10 @@ def test_the_way_there_and_back_gives_the_same_file(oracle, tmp_path, dtype):
     assert config_from_hf(tmp_path) == config_from_hf(source)
 
 
-def test_greedy_tokens_equal_those_of_transformers(oracle):
+@pytest.mark.parametrize("prefill_tokens", [256, 7])
+def test_greedy_tokens_equal_those_of_transformers(oracle, prefill_tokens):
+    """Also read in pieces of 7, so that the ring of a local layer, 18 slots, is gone round twice and a half."""
     model = load_hf(oracle[0] / "float32")
-    answers = generate(model, oracle[1]["prompts"], max_new_tokens=24)
+    answers = generate(model, oracle[1]["prompts"], max_new_tokens=24, prefill_tokens=prefill_tokens)
     assert answers == oracle[1]["greedy"]
     assert len({token for answer in answers for token in answer}) > 6  # not one token over and over
