@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from model.families import gemma2
 from tasks.artifact import Artifact
 from tasks.errors import ConfigError, DataFault
 from tasks.tokens import TextTokenizer
@@ -23,20 +22,20 @@ class TextCodec(TextTokenizer):
 
         Raises:
             ConfigError: the last message is not the user's.
-            ValueError: the roles do not alternate.
+            ValueError: the chat template knows no such order of roles.
         """
         if not messages or messages[-1]["role"] != "user":
             raise ConfigError(
                 f"roles={[message['role'] for message in messages]}: an answer follows a message of the user. "
                 "End the conversation with role user."
             )
-        header = [self._id(gemma2.START_OF_TURN), *self.encode(gemma2.ROLES["assistant"] + "\n")]
-        return [*self.chat(messages)[0], *header]
+        return self.chat(messages, asks=True)[0]
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """What ends an answer: the end of text, the end of a turn, and what generation_config.json names."""
-        stops = [self.eos_id, self.end_of_turn_id, *_as_list(self._file("generation_config.json").get("eos_token_id"))]
+        turn = [] if self.chat_template is None else [self.end_of_turn_id]
+        stops = [self.eos_id, *turn, *_as_list(self._file("generation_config.json").get("eos_token_id"))]
         return tuple(dict.fromkeys(int(stop) for stop in stops))
 
     def _file(self, name: str) -> dict[str, Any]:

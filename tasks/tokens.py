@@ -5,15 +5,18 @@ from the functions here.
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
-from model.families import gemma2
+from model.families.chat import chat_of
 from tasks.errors import ConfigError
+from tasks.turns import ChatTemplate, Piece
 
 FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
@@ -35,11 +38,17 @@ class TextTokenizer:
                 f"{self.path} holds no tokenizer.json: it is what turns text into ids in every stage. "
                 "Give the artifact of a tokenizer step (pack/tiny:tokenizer) or a Hugging Face directory."
             )
-        tokenizer = Tokenizer.from_file(str(file))
-        tokenizer.encode_special_tokens = True
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        return tokenizer
+        return _for_texts(Tokenizer.from_file(str(file)))
+
+    @cached_property
+    def _inner_tokenizer(self) -> Tokenizer:
+        """For text after a control token: some tokenizers put a space before the first word of a whole text only."""
+        said = json.loads(self._tokenizer.to_str())
+        splitter = said["pre_tokenizer"] or {}
+        firsts = [one for one in splitter.get("pretokenizers", [splitter]) if one.get("prepend_scheme") == "first"]
+        for one in firsts:
+            one["prepend_scheme"] = "never"
+        return _for_texts(Tokenizer.from_str(json.dumps(said))) if firsts else self._tokenizer
 
     @cached_property
     def _config(self) -> dict[str, Any]:
@@ -68,8 +77,27 @@ class TextTokenizer:
 
     @cached_property
     def end_of_turn_id(self) -> int:
-        """Ends every turn of a conversation; a chat model learns to say it."""
-        return self._id(gemma2.END_OF_TURN)
+        """Ends every answer of a conversation; a chat model learns to say it."""
+        pieces = self._template.pieces(("user", "assistant"))
+        ends = [piece.text for piece in pieces if piece.kind == "control" and piece.turn]
+        if not ends:
+            raise ConfigError(
+                f"{self.path}: the chat template ends an answer with no control token: a model could not say that it "
+                "is done. Use a template that writes one after the assistant's words."
+            )
+        return self._id(ends[0])
+
+    @cached_property
+    def chat_template(self) -> str | None:
+        """What comes with the tokenizer, else that of the family whose tokens it has, else None."""
+        file = self.path / "chat_template.jinja"
+        if file.is_file():
+            return file.read_text("utf-8")
+        own = self._config.get("chat_template")
+        if isinstance(own, list):  # several by name
+            own = next((one["template"] for one in own if one["name"] == "default"), None)
+        known = chat_of(self._tokenizer.get_vocab(with_added_tokens=True))
+        return own or (known and known.template)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text alone: no control token is added, and none is read out of the text."""
@@ -87,39 +115,55 @@ class TextTokenizer:
         """A document as it is trained on: bos, text, eos."""
         return [self.bos_id, *self.encode(text), self.eos_id]
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[list[int], list[int]]:
+    def chat(self, messages: Sequence[Mapping[str, str]], *, asks: bool = False) -> tuple[list[int], list[int]]:
         """A conversation as the chat template renders it, and for each token the turn it may teach.
 
-        The second list holds k at the tokens of the k-th assistant turn, counted from 1 (its text and its
-        <end_of_turn>), and 0 elsewhere: role headers, user turns, and the newline between turns are given, not learnt.
+        The second list holds k at the tokens of the k-th assistant turn, counted from 1 (what the model says itself, up
+        to and with the token that ends it), and 0 elsewhere: role headers, other turns, and what stands between turns
+        are given, not learnt. With `asks` the header of an answer follows.
 
         Raises:
-            ValueError: the roles do not alternate user, assistant, …
+            ValueError: the template knows no such order of roles.
         """
-        ids, turns = [self.bos_id], [0]
-        newline = self.encode("\n")
-        start, end = self._id(gemma2.START_OF_TURN), self.end_of_turn_id
-        for index, message in enumerate(messages):
-            if message["role"] != ("user", "assistant")[index % 2]:
-                raise ValueError(
-                    f"roles={[m['role'] for m in messages]} do not alternate user, assistant, …: the chat template "
-                    "knows no other order. Put instructions for the system into the first user turn."
-                )
-            header = gemma2.ROLES[message["role"]] + "\n"
-            piece = self._tokenizer.encode(header + message["content"].strip(), add_special_tokens=False)
-            turn = index // 2 + 1 if message["role"] == "assistant" else 0
-            ids += [start, *piece.ids, end, *newline]
-            turns += [
-                0,
-                *(turn if begin >= len(header) else 0 for begin, _ in piece.offsets),
-                turn,
-                *([0] * len(newline)),
-            ]
+        contents = [_checked(message["content"]) for message in messages]
+        ids: list[int] = []
+        turns: list[int] = []
+        pieces = self._template.pieces([message["role"] for message in messages], asks=asks)
+        for is_control, run in groupby(pieces, lambda piece: piece.kind == "control"):
+            if is_control:
+                for piece in run:
+                    ids.append(self._id(piece.text))
+                    turns.append(piece.turn)
+            else:
+                self._append_text(list(run), contents, ids, turns)
         return ids, turns
 
+    def _append_text(self, run: list[Piece], contents: list[str], ids: list[int], turns: list[int]) -> None:
+        """What stands between two control tokens is one text; a token is of the piece that it begins in."""
+        texts = [piece.filled(contents) for piece in run]
+        starts = [0, *accumulate(map(len, texts))][:-1]
+        tokenizer = self._inner_tokenizer if ids else self._tokenizer
+        encoding = tokenizer.encode("".join(texts), add_special_tokens=False)
+        ids += encoding.ids
+        turns += [run[bisect_right(starts, begin) - 1].turn for begin, _ in encoding.offsets]
+
+    @cached_property
+    def _template(self) -> ChatTemplate:
+        if self.chat_template is None:
+            raise ConfigError(
+                f"{self.path} has no chat template and the turn tokens of no known family: a conversation must be "
+                "marked up as the model expects. Add chat_template.jinja, or use an instruction model's tokenizer."
+            )
+        marks = {name: self._text_of(value) for name, value in self._config.items() if name.endswith("_token")}
+        special = [token.content for token in self._tokenizer.get_added_tokens_decoder().values() if token.special]
+        return ChatTemplate(self.chat_template, {name: text for name, text in marks.items() if text}, special)
+
+    @staticmethod
+    def _text_of(value: Any) -> str | None:
+        return value["content"] if isinstance(value, dict) else value if isinstance(value, str) else None
+
     def _special(self, name: str) -> int:
-        value = self._config.get(name)
-        text = value["content"] if isinstance(value, dict) else value
+        text = self._text_of(self._config.get(name))
         if text is None:
             raise ConfigError(
                 f"{self.path}/tokenizer_config.json names no {name}: training needs one to mark where texts begin, "
@@ -135,3 +179,16 @@ class TextTokenizer:
                 "expects. Use a tokenizer made by pack, or one of the Gemma family."
             )
         return found
+
+
+def _checked(content: Any) -> str:
+    if not isinstance(content, str):
+        raise TypeError(f"content={content!r} is no text: a message has one. Leave out other kinds of content.")
+    return content
+
+
+def _for_texts(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.encode_special_tokens = True
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

@@ -74,7 +74,6 @@ def weights(cfg: DecoderConfig) -> tuple[Weight, ...]:
 
 SPECIAL_TOKENS = {"pad": "<pad>", "eos": "<eos>", "bos": "<bos>", "unk": "<unk>"}  # ids 0 1 2 3
 START_OF_TURN, END_OF_TURN = "<start_of_turn>", "<end_of_turn>"
-ROLES = {"user": "user", "assistant": "model"}
 
 # The template of the published Gemma 2 instruction models, without a system role as there.
 CHAT_TEMPLATE = (

@@ -185,6 +185,6 @@ EVAL = Stage(
     name="eval",
     version="1",
     run=run,
-    code=("tasks.eval", "tasks.inference", "tasks.tokens", "model"),
+    code=("tasks.eval", "tasks.inference", "tasks.tokens", "tasks.turns", "model"),
     expensive=True,
 )

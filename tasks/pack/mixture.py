@@ -245,5 +245,12 @@ PACK = Stage(
     name="pack",
     version="1",
     run=pack,
-    code=("tasks.pack.mixture", "tasks.pack.budget", "tasks.pack.inputs", "tasks.tokens", "tasks.shards"),
+    code=(
+        "tasks.pack.mixture",
+        "tasks.pack.budget",
+        "tasks.pack.inputs",
+        "tasks.tokens",
+        "tasks.turns",
+        "tasks.shards",
+    ),
 )

@@ -220,5 +220,13 @@ RELEASE = Stage(
     name="release",
     version="1",
     run=run,
-    code=("tasks.release", "tasks.licences", "tasks.inference", "tasks.artifact.lineage", "tasks.tokens", "model"),
+    code=(
+        "tasks.release",
+        "tasks.licences",
+        "tasks.inference",
+        "tasks.artifact.lineage",
+        "tasks.tokens",
+        "tasks.turns",
+        "model",
+    ),
 )

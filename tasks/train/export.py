@@ -37,6 +37,9 @@ def export(spec: RunSpec, cfg: DecoderConfig, params: Params, tokenizer: TextTok
     for name in TOKENIZER_FILES:
         if (spec.tokenizer_dir / name).is_file():
             shutil.copyfile(spec.tokenizer_dir / name, model_dir / name)
+    if spec.config.kind == "sft" and tokenizer.chat_template is not None:
+        # A base model's tokenizer often has none; a server must ask as this model was taught.
+        (model_dir / "chat_template.jinja").write_text(tokenizer.chat_template, "utf-8")
     (partial / "metrics.jsonl").write_text(lasting(spec.metrics))
     _write_json(partial / "token_ledger.json", ledger)
     partial.rename(spec.result)

@@ -81,6 +81,6 @@ TRAIN = Stage(
     name="train",
     version="1",
     run=train,
-    code=("tasks.train", "tasks.tokens", "model"),
+    code=("tasks.train", "tasks.tokens", "tasks.turns", "model"),
     expensive=True,
 )
