@@ -31,8 +31,8 @@ class Runs:
     def crashed_since(self, moment: datetime) -> list[str]:
         """Ids of the preemptible runs that a server declared dead after `moment`.
 
-        A server that starts slowly finds their heartbeats old before anybody can ask. Its other automation would start
-        them again, but only 15 minutes later: it waits for the event before the crash, which its dead process had.
+        A server that starts slowly finds their heartbeats old before anybody can ask. Its other automation was seen not
+        to start them again: it holds the crash back for the event before it, which only the server that died had.
         """
         return self._ids({"state": {"type": {"any_": ["CRASHED"]}}, "end_time": {"after_": moment.isoformat()}})
 
