@@ -143,7 +143,7 @@ def _measured(
 ) -> Estimate:
     module = parse(compiled.hlo())
     calls = [(op, here, times) for here, times in module.runs() for op in here.ops if op.is_kernel]
-    attention = Attention.of(cfg, step.seq_len, {kernel_name(op) for op, _, _ in calls})
+    attention = Attention.of(cfg, step.seq_len, step.mesh.get("context", 1), {kernel_name(op) for op, _, _ in calls})
     found = totals(module)
     kernel_flops = sum(times * attention.flops(op, here) for op, here, times in calls)
     speed = slice_.chip.peak_flops * config.attention_efficiency

@@ -17,22 +17,25 @@ class Attention:
     """What the kernels of a model's attention have in common; the rest is in the shapes of each call."""
 
     head_dim: int
+    queries: int
+    """Of a row, on one device."""
     density: float
     """Visible pairs (query, key) of a row over all of its pairs, mean over layers."""
     fused: bool
     """One kernel for the whole backward pass."""
 
     @classmethod
-    def of(cls, cfg: DecoderConfig, seq_len: int, names: Iterable[str]) -> "Attention":
-        """For a program with kernels of these names."""
+    def of(cls, cfg: DecoderConfig, seq_len: int, context: int, names: Iterable[str]) -> "Attention":
+        """For a program with kernels of these names, rows cut in `context` parts."""
         scores = [visible_scores(seq_len, window) for window in cfg.layer_windows]
         fused = not any("dq" in name and "dkv" not in name for name in names)
-        return cls(cfg.head_dim, sum(scores) / len(scores) / seq_len**2, fused)
+        return cls(cfg.head_dim, seq_len // context, sum(scores) / len(scores) / seq_len**2, fused)
 
     def flops(self, op: Op, computation: Computation) -> float:
-        """Of one call, which may be of a part of the heads, the queries or the keys.
+        """Of one call, which may be of a part of the heads or the keys.
 
-        Every call counts the mean density: over all parts of all layers, the sum is right.
+        Every call counts the mean density: over all parts of all layers, the sum is right. A backward call for some
+        keys leaves out queries that cannot see them (`model/splash.py`), which the mean density counts.
 
         Raises:
             ValueError: it is not a kernel that is known.
@@ -51,7 +54,8 @@ class Attention:
             )
         operands = [array for operand in op.operands for array in computation.by_name[operand].arrays]
         q, k = [a for a in operands if len(a.dims) >= 3 and a.dims[-1] == self.head_dim and a.dtype in FLOATS][:2]
-        return products * 2.0 * q.elements * k.dims[-2] * self.density
+        queries = q.elements // q.dims[-2] * (q.dims[-2] if products == FORWARD else self.queries)
+        return products * 2.0 * queries * k.dims[-2] * self.density
 
 
 def visible_scores(seq_len: int, window: int | None) -> float:

@@ -88,7 +88,7 @@ class TrainConfig(StageConfig):
         "attention and MLP; all but these and queries, keys and values.",
         default="none",
     )
-    attention: Literal["auto", "reference", "chunked"] = operational_field(
+    attention: Literal["auto", "reference", "chunked", "splash"] = operational_field(
         "Kernel of attention; auto chooses by hardware and length.", default="auto"
     )
     mesh: MeshShape = operational_field("Devices of the run.", default=MeshShape())

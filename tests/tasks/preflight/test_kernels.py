@@ -43,20 +43,35 @@ LARGE = decoder_config("gemma2/27b")
 def test_a_kernel_has_the_products_of_its_pass(name, fused, products):
     """27B at 8,192 tokens: forward 5.5e11 FLOPs in a global layer and 4.1e11 in a local one (tpu-aot.md)."""
     names = {name} if fused else {"splash_mha_dkv_segmented", "splash_mha_dq_segmented"}
-    found = Attention.of(LARGE, 8_192, names).flops(*call(name, (32, 8_192, 128), (16, 8_192, 128)))
+    found = Attention.of(LARGE, 8_192, 1, names).flops(*call(name, (32, 8_192, 128), (16, 8_192, 128)))
     assert found == pytest.approx(products / 2 * (5.5e11 + 4.1e11) / 2, rel=0.01)
 
 
 def test_calls_for_parts_of_rows_heads_and_keys_add_up():
-    attention = Attention.of(LARGE, 8_192, {"splash_mha_dkv"})
+    attention = Attention.of(LARGE, 8_192, 1, {"splash_mha_dkv"})
     whole = attention.flops(*call("splash_mha_dkv", (2, 32, 8_192, 128), (2, 16, 8_192, 128)))
-    part = attention.flops(*call("splash_mha_dkv", (8, 4_096, 128), (4, 2_048, 128)))
-    assert 2 * 4 * 2 * 4 * part == pytest.approx(whole)  # rows x heads x queries x keys
+    part = attention.flops(*call("splash_mha_dkv", (8, 8_192, 128), (4, 2_048, 128)))
+    assert 2 * 4 * 4 * part == pytest.approx(whole)  # rows x heads x keys
+
+
+def test_queries_that_a_backward_call_leaves_out_are_in_the_mean_density():
+    """The calls of model/splash.py for four blocks of keys: each leaves out the queries before its keys."""
+    attention = Attention.of(LARGE, 8_192, 1, {"splash_mha_dkv"})
+    whole = attention.flops(*call("splash_mha_dkv", (32, 8_192, 128), (16, 8_192, 128)))
+    lengths = (8_192, 6_144, 4_096, 2_048)
+    calls = [attention.flops(*call("splash_mha_dkv", (32, length, 128), (16, 2_048, 128))) for length in lengths]
+    assert sum(calls) == pytest.approx(whole)
+
+
+def test_a_device_that_holds_part_of_the_rows_counts_its_queries():
+    whole = Attention.of(LARGE, 8_192, 1, {"dkv"}).flops(*call("dkv", (32, 8_192, 128), (16, 8_192, 128)))
+    part = Attention.of(LARGE, 8_192, 4, {"dkv"}).flops(*call("dkv", (32, 2_048, 128), (16, 8_192, 128)))
+    assert 4 * part == pytest.approx(whole)
 
 
 def test_a_kernel_that_nobody_priced_stops_the_estimate():
     with pytest.raises(ValueError, match="'mystery'"):
-        Attention.of(LARGE, 8_192, {"mystery"}).flops(*call("mystery", (32, 8, 128), (16, 8, 128)))
+        Attention.of(LARGE, 8_192, 1, {"mystery"}).flops(*call("mystery", (32, 8, 128), (16, 8, 128)))
 
 
 @pytest.mark.parametrize(
