@@ -2,7 +2,7 @@
 
     python -m bench.preflight [--only 27b] [--skip-peer] [--cache FOLDER]
 
-27B on 256 chips, 9B and 2B on 64, rows of 8,192 tokens. Ours is the step of `model.loop` that a preset trains with; the
+27B on 256 chips, 9B and 2B on 64, rows of 8,192 tokens. Ours is the step that the preset `cpt/SIZE` trains with; the
 peer is MaxText's `train_compile` with its own defaults for the model and with as many rows of a device as fit. Both
 HLO texts go through the same model (`tasks/preflight`: trip counts, cycle estimates, kernels priced by hand, one serial
 queue of collectives). MFU is 6 N T over 918 TFLOP/s and the modelled step, N being each program's own parameters.
@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.harness import CACHE, ROOT, peer_python, say
-from model.config import ComputeConfig, MeshConfig, OptimizerConfig
+from flows.preflight import trained_step
+from flows.presets import CPT, CptPreset
+from model.config import ComputeConfig
 from tasks.preflight.compiler import Compiled, compile_step, find_libtpu, libtpu_version
 from tasks.preflight.config import PreflightConfig, TrainedStep
 from tasks.preflight.estimate import Estimate, estimate
@@ -84,15 +86,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _ours(size: str, slice_: str, rows: int, remat: str, cache: Path) -> Estimate:
-    compute = ComputeConfig(dtype="bfloat16", remat=remat)  # pyright: ignore[reportArgumentType]
-    chips = _chips(slice_)
-    step = TrainedStep(
-        model=f"gemma2/{size}",
-        seq_len=SEQ_LEN,
-        rows=rows * chips,
-        mesh=asdict(MeshConfig(fsdp=chips)),
-        compute=asdict(compute),
-        optimizer=asdict(OptimizerConfig(peak_lr=1e-4, total_steps=50_000, z_loss=1e-4)),
+    run = CPT[CptPreset(size)]
+    step = trained_step(run).model_copy(
+        update={
+            "rows": rows * _chips(slice_),
+            "micro_batches": 1,
+            "compute": asdict(run.compute("tpu")) | {"remat": remat},
+        }
     )
     config = PreflightConfig(run=f"cpt/{size}", slice=slice_, step=step)
     say(f"ours {size} on {slice_}, {rows} rows at once, remat {remat} …")
