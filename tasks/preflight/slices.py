@@ -44,7 +44,7 @@ class Chip:
         return self.peak_flops / self.flops_per_cycle
 
 
-PRICE_SOURCE = "Google Cloud's list prices on demand in US regions, from memory in November 2026: check before you pay"
+PRICE_SOURCE = "list prices on demand in US regions of 2025, not looked up since: check before you pay"
 POWER_SOURCE = "assumed: no figure is published but v4's 170 W mean (arXiv 2304.01433); scaled by peak FLOP/s and node"
 
 CHIPS: Mapping[str, Chip] = {
