@@ -45,8 +45,8 @@ SIZES: Mapping[str, tuple[str, tuple[tuple[int, str], ...]]] = {
 VMEM = {"xla_tpu_scoped_vmem_limit_kib": "98304"}
 # Rows of a device that MaxText is tried with, best first to last; it runs out of memory at 4 with 27B.
 PEER_ROWS: Mapping[str, tuple[int, ...]] = {"27b": (1, 2, 4), "9b": (2,), "2b": (2,)}
-# The model against a measurement: MaxText's published recipe for Llama 3.1 8B on v6e-256, 4 rows of 8,192 tokens each
-# chip, took 4.546 s a step (AI-Hypercomputer/tpu-recipes, training/trillium/Llama3.1-8B-MaxText/v6e-256, jax 0.6.1). There,
+# The model against a measurement: MaxText's published recipe for Llama 3.1 8B on v6e-256 (4 rows of 8,192 tokens)
+# took 4.546 s a step: AI-Hypercomputer/tpu-recipes, training/trillium/Llama3.1-8B-MaxText/v6e-256, jax 0.6.1. There,
 # continuation fusions moved its gathers, which newer compilers refuse on v6e; here the SparseCore does.
 CALIBRATION_STEP_S, CALIBRATION_ROWS = 4.546, 4
 CALIBRATION = (
