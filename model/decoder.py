@@ -32,7 +32,7 @@ def to_rows(x_BTD: jax.Array, w_FD: jax.Array, compute: ComputeConfig) -> jax.Ar
         B, T, D = x_BTD.shape
         return cpu.linear_rows(x_BTD.reshape(B * T, D), w_FD).reshape(B, T, -1)
     w_FD = whole_rows(w_FD, x_BTD.dtype)
-    return jnp.einsum("BTD,FD->BTF", x_BTD, w_FD, preferred_element_type=jnp.float32).astype(x_BTD.dtype)
+    return jnp.einsum("BTD,FD->BTF", x_BTD, w_FD)
 
 
 def from_rows(x_BTF: jax.Array, w_FD: jax.Array, compute: ComputeConfig) -> jax.Array:
@@ -41,7 +41,7 @@ def from_rows(x_BTF: jax.Array, w_FD: jax.Array, compute: ComputeConfig) -> jax.
         B, T, F = x_BTF.shape
         return cpu.linear_columns(x_BTF.reshape(B * T, F), w_FD).reshape(B, T, -1)
     w_FD = whole_rows(w_FD, x_BTF.dtype)
-    return jnp.einsum("BTF,FD->BTD", x_BTF, w_FD, preferred_element_type=jnp.float32).astype(x_BTF.dtype)
+    return jnp.einsum("BTF,FD->BTD", x_BTF, w_FD)
 
 
 def to_heads(x_BTD: jax.Array, w: jax.Array, head_dim: int, compute: ComputeConfig) -> jax.Array:
@@ -50,7 +50,7 @@ def to_heads(x_BTD: jax.Array, w: jax.Array, head_dim: int, compute: ComputeConf
         B, T, _ = x_BTD.shape
         return jnp.swapaxes(to_rows(x_BTD, w, compute).reshape(B, T, -1, head_dim), 1, 2)
     w_NHD = whole_rows(w, x_BTD.dtype).reshape(-1, head_dim, x_BTD.shape[-1])
-    return jnp.einsum("BTD,NHD->BNTH", x_BTD, w_NHD, preferred_element_type=jnp.float32).astype(x_BTD.dtype)
+    return jnp.einsum("BTD,NHD->BNTH", x_BTD, w_NHD)
 
 
 def from_heads(x_BNTH: jax.Array, w: jax.Array, compute: ComputeConfig) -> jax.Array:
@@ -59,7 +59,7 @@ def from_heads(x_BNTH: jax.Array, w: jax.Array, compute: ComputeConfig) -> jax.A
     if compute.cpu_kernels:
         return from_rows(jnp.swapaxes(x_BNTH, 1, 2).reshape(B, T, N * H), w, compute)
     w_NHD = whole_rows(w, x_BNTH.dtype).reshape(N, H, -1)
-    return jnp.einsum("BNTH,NHD->BTD", x_BNTH, w_NHD, preferred_element_type=jnp.float32).astype(x_BNTH.dtype)
+    return jnp.einsum("BNTH,NHD->BTD", x_BNTH, w_NHD)
 
 
 @jax.custom_vjp

@@ -8,6 +8,7 @@ Shape letters in this file: B batch, T position, M tokens, D embed_dim, R rows o
 block on all devices.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -47,16 +48,16 @@ def cross_entropy(
 def _forward(hidden_MD, table_RD, targets_M, weights_M, softcap, z_loss, chunk_tokens):
     blocks_BrD = _blocks(hidden_MD, table_RD, chunk_tokens)
 
-    def step(sums, block):
+    def step(sums, w_CD, number):
         max_M, sum_M, target_M = sums
-        capped_MC, _, hit_MC, _ = _block_logits(hidden_MD, targets_M, block, table_RD.shape[0], softcap)
+        capped_MC, _, hit_MC = _block_logits(hidden_MD, targets_M, w_CD, number, table_RD.shape[0], softcap)
         new_M = jnp.maximum(max_M, jnp.max(capped_MC, axis=-1))
         sum_M = sum_M * jnp.exp(max_M - new_M) + jnp.sum(jnp.exp(capped_MC - new_M[:, None]), axis=-1)
         return (new_M, sum_M, target_M + jnp.sum(jnp.where(hit_MC, capped_MC, 0), axis=-1)), None
 
     zeros_M = jnp.zeros(targets_M.shape, jnp.float32)
-    numbered = (blocks_BrD, jnp.arange(blocks_BrD.shape[0]))
-    (own_M, sum_M, target_M), _ = jax.lax.scan(step, (zeros_M + NEGATIVE, zeros_M, zeros_M), numbered)
+    start = (zeros_M + NEGATIVE, zeros_M, zeros_M)
+    (own_M, sum_M, target_M), _ = _over_blocks(step, start, blocks_BrD, hidden_MD.dtype)
     max_M = max_over(own_M, "tensor")
     sum_M, target_M = sum_over((sum_M * jnp.exp(own_M - max_M), target_M), "tensor")
     lse_M = max_M + jnp.log(sum_M)
@@ -76,8 +77,8 @@ def _backward(softcap, z_loss, chunk_tokens, kept, cotangents):
     d_target_M = weights_M * d_loss
     d_lse_M = d_target_M + weights_M * d_z * 2 * z_loss * lse_M
 
-    def step(d_hidden_MD, block):
-        capped_MC, slope, hit_MC, w_CD = _block_logits(hidden_MD, targets_M, block, table_RD.shape[0], softcap)
+    def step(d_hidden_MD, w_CD, number):
+        capped_MC, slope, hit_MC = _block_logits(hidden_MD, targets_M, w_CD, number, table_RD.shape[0], softcap)
         probs_MC = jnp.exp(capped_MC - lse_M[:, None])
         d_MC = (probs_MC * d_lse_M[:, None] - jnp.where(hit_MC, d_target_M[:, None], 0)) * slope
         d_MC = d_MC.astype(hidden_MD.dtype)
@@ -85,8 +86,8 @@ def _backward(softcap, z_loss, chunk_tokens, kept, cotangents):
         d_w_CD = jnp.einsum("MC,MD->CD", d_MC, hidden_MD, preferred_element_type=jnp.float32)
         return d_hidden_MD, scattered_rows(d_w_CD, hidden_MD.dtype)
 
-    numbered = (blocks_BrD, jnp.arange(blocks_BrD.shape[0]))
-    d_hidden_MD, d_blocks = jax.lax.scan(step, jnp.zeros(hidden_MD.shape, jnp.float32), numbered)
+    d_hidden_MD = jnp.zeros(hidden_MD.shape, jnp.float32)
+    d_hidden_MD, d_blocks = _over_blocks(step, d_hidden_MD, blocks_BrD, hidden_MD.dtype)
     d_hidden_MD = sum_over(d_hidden_MD, "tensor").astype(hidden_MD.dtype)
     return d_hidden_MD, d_blocks.reshape(-1, table_RD.shape[1])[: table_RD.shape[0]], None, None
 
@@ -100,14 +101,29 @@ def _blocks(hidden_MD: jax.Array, table_RD: jax.Array, chunk_tokens: int) -> jax
     return table_RD.reshape(num_blocks(hidden_MD.shape[0], R, chunk_tokens), -1, D)
 
 
-def _block_logits(hidden_MD: jax.Array, targets_M: jax.Array, block: Any, R: int, softcap: float | None) -> Any:
-    """Soft-capped logits [M, C] of one block, their slope, where the target is, and the block's rows [C, D].
+def _over_blocks(step: Callable[..., Any], start: Any, blocks_BrD: jax.Array, dtype: Any) -> Any:
+    """Scan step(carry, gathered block, its number); the next block is on its way while a step computes."""
+
+    def one(carry: Any, scanned: Any) -> Any:
+        own, w_CD = carry
+        next_rD, number = scanned
+        next_CD = whole_rows(next_rD, dtype)
+        own, out = step(own, w_CD, number)
+        return (own, next_CD), out
+
+    following = (jnp.roll(blocks_BrD, -1, axis=0), jnp.arange(blocks_BrD.shape[0]))
+    (own, _), out = jax.lax.scan(one, (start, whole_rows(blocks_BrD[0], dtype)), following)
+    return own, out
+
+
+def _block_logits(
+    hidden_MD: jax.Array, targets_M: jax.Array, w_CD: jax.Array, number: jax.Array, R: int, softcap: float | None
+) -> Any:
+    """Soft-capped logits [M, C] of one block, their slope, and where the target is.
 
     Rows beyond the R of a device fill its last tile: no token, no probability, no gradient.
     """
-    rows_rD, number = block
-    r = rows_rD.shape[0]
-    w_CD = whole_rows(rows_rD, hidden_MD.dtype)
+    r = w_CD.shape[0] // parts("fsdp")
     logits_MC = jnp.einsum("MD,CD->MC", hidden_MD, w_CD, preferred_element_type=jnp.float32)
     # Column c came from place c // r of the ZeRO-3 group, where it is row number * r + c % r of R.
     column_C = jnp.arange(w_CD.shape[0])
@@ -118,7 +134,7 @@ def _block_logits(hidden_MD: jax.Array, targets_M: jax.Array, block: Any, R: int
     if softcap is not None:
         tanh_MC = jnp.tanh(logits_MC / softcap)
         logits_MC, slope = softcap * tanh_MC, 1 - jnp.square(tanh_MC)
-    return jnp.where(row_C < R, logits_MC, NEGATIVE), slope, hit_MC, w_CD
+    return jnp.where(row_C < R, logits_MC, NEGATIVE), slope, hit_MC
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
