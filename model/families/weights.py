@@ -1,7 +1,8 @@
 """One row of a family's weight-name table, and how its numbers are laid out on both sides."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import jax
@@ -17,18 +18,24 @@ class Weight:
     """
 
     path: str
-    """Path of our parameter; below `layers/` one array stacks all layers."""
+    """Path of our parameter; below `layers/` one array stacks all layers, and one of experts those of each layer."""
     hf_name: str
-    """Name in the checkpoint; `{layer}` stands for the layer's index."""
+    """Name in the checkpoint; `{layer}` stands for the layer's index and `{expert}` for the expert's."""
     transpose: bool = False
 
     @property
-    def is_stacked(self) -> bool:
-        return "{layer}" in self.hf_name
+    def num_stacked(self) -> int:
+        """How many leading axes of our array are indices in their names."""
+        return self.hf_name.count("{")
+
+    def tensors(self, bounds: Sequence[slice]) -> Iterator[tuple[tuple[int, ...], str]]:
+        """The name of each tensor of theirs that meets `bounds` of our array, and its place in the stack."""
+        for index in product(*(range(bound.start, bound.stop) for bound in bounds[: self.num_stacked])):
+            yield index, self.hf_name.format(**dict(zip(("layer", "expert"), index, strict=False)))
 
     def hf_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of one tensor of theirs, from the shape of our (stacked) array."""
-        own = shape[1:] if self.is_stacked else shape
+        own = shape[self.num_stacked :]
         return own[::-1] if self.transpose else own
 
     def read(self, tensor: Any, bounds: Sequence[slice]) -> np.ndarray:
@@ -36,9 +43,9 @@ class Weight:
         part = tensor[tuple(bounds[::-1])].T if self.transpose else tensor[tuple(bounds)]
         return np.asarray(part, np.float32)
 
-    def write(self, array: jax.Array, layer: int, dtype: str) -> np.ndarray:
-        """One tensor of theirs from our (stacked) array, rounded to `dtype`."""
-        own = np.asarray(array[layer] if self.is_stacked else array).astype(jnp.dtype(dtype))
+    def write(self, array: jax.Array, index: tuple[int, ...], dtype: str) -> np.ndarray:
+        """One tensor of theirs from its place in our (stacked) array, rounded to `dtype`."""
+        own = np.asarray(array[index]).astype(jnp.dtype(dtype))
         return own.T if self.transpose else own
 
 

@@ -51,5 +51,12 @@ TEACHER = Stage(
     name="teacher",
     version="1",
     run=prepare,
-    code=("tasks.teacher.stage", "tasks.teacher.convert", "tasks.teacher.vocabulary", "tasks.teacher.download"),
+    code=(
+        "tasks.teacher.stage",
+        "tasks.teacher.convert",
+        "tasks.teacher.vocabulary",
+        "tasks.teacher.download",
+        "model.gguf",
+        "model.safetensors",
+    ),
 )

@@ -7,10 +7,10 @@ merges follow from the scores). Ids were compared with a published tokenizer of 
 from collections.abc import Sequence
 from typing import Any
 
+from model.gguf import Metadata
+
 CONTROL, USER_DEFINED = 3, 4  # GGUF token types
 SPACE = "▁"
-
-Metadata = dict[str, Any]
 
 
 def tokenizer_files(metadata: Metadata) -> dict[str, Any]:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.convert import large
 from bench.harness import ROOT, alternate, publish
 
 SHARED = ROOT.parent / "shared" / "data" / "corpus-ja"
 BENCHES = {
     "clean": ["--rounds", "1", "--megabytes", "8"],
+    "convert": ["--rounds", "1", "--embed-dim", "256", "--layers", "2", "--skip-27b"],
     "artifact": ["--rounds", "1", "--units", "4", "--unit-mb", "1", "--small-units", "10"],
 }
 
@@ -64,3 +66,15 @@ def test_clean_without_text_says_what_to_give(tmp_path, monkeypatch):
     monkeypatch.setattr(clean, "peer_python", lambda *packages: Path(sys.executable))
     with pytest.raises(SystemExit, match="Give a JSONL file"):
         clean.main(["--docs", str(tmp_path / "nothing.jsonl")])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_checkpoint_of_27b_goes_through_less_than_six_gib(tmp_path):
+    """54 GB from disk to disk with every byte the same, and the parts of 4 chips of 256."""
+    found = large(tmp_path / "27b")
+    assert found["gigabytes"] == pytest.approx(54.5, abs=0.1)
+    assert found["shards"] > 10
+    assert found["disk_to_disk"]["peak_rss_gib"] < 6
+    assert found["parts_of_4_of_256"]["peak_rss_gib"] < 6
+    assert found["parts_of_4_of_256"]["held_gib"] == pytest.approx(4 * 4 * 27.227e9 / 256 / 2**30, rel=0.01)

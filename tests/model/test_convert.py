@@ -1,6 +1,7 @@
 """Hugging Face directories: shards, and what is said of one that does not fit. Transformers' own: test_parity."""
 
 import json
+import tracemalloc
 
 import jax
 import ml_dtypes
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from model.convert import config_from_hf, hf_tensors, load_hf, save_hf
+from model import safetensors
+from model.convert import StoredWeights, config_from_hf, convert_hf, hf_tensors, load_hf, save_hf
 from model.loop import split_model
 from tests.model.random_decoders import random_model, small_config
 
@@ -64,6 +66,68 @@ def test_a_checkpoint_in_shards_is_the_same_checkpoint(model, saved, tmp_path):
     assert sorted(p.name for p in (tmp_path / "shards").iterdir()) == ["config.json", "model.safetensors"]
 
 
+def test_from_disk_to_disk_in_its_own_dtype_is_the_same_file(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(safetensors, "BLOCK_BYTES", 1000)  # blocks that do not divide the rows
+    convert_hf(saved, tmp_path / "again", dtype="float32")
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
+
+
+def test_from_disk_to_disk_gives_what_loading_and_saving_gives(saved, tmp_path):
+    options = {"dtype": "bfloat16", "max_shard_bytes": 30_000, "hf_config": {"eos_token_id": [1, 5]}}
+    convert_hf(saved, tmp_path / "streamed", **options)
+    save_hf(load_hf(saved), tmp_path / "through", **options)
+    streamed, through = (sorted((tmp_path / name).iterdir()) for name in ("streamed", "through"))
+    assert [p.name for p in streamed] == [p.name for p in through]
+    assert len(streamed) > 4
+    assert [p.read_bytes() for p in streamed] == [p.read_bytes() for p in through]
+
+
+def test_from_disk_to_disk_nothing_is_written_of_a_checkpoint_with_nan(model, saved, tmp_path):
+    save_hf(model, tmp_path / "target")
+    before = {p.name: p.read_bytes() for p in (tmp_path / "target").iterdir()}
+    edit(saved, lambda tensors: tensors["model.norm.weight"].__setitem__(7, np.nan))
+    with pytest.raises(ValueError, match=r"NaN or infinity in model\.norm\.weight"):
+        convert_hf(saved, tmp_path / "target", dtype="float32")
+    assert {p.name: p.read_bytes() for p in (tmp_path / "target").iterdir()} == before
+
+
+def test_from_disk_to_disk_holds_a_block_and_not_a_tensor(tmp_path, monkeypatch):
+    save_hf(random_model(small_config(vocab_size=16_384)), tmp_path / "hf", dtype="float32")
+    largest = 16_384 * 32 * 4
+    convert_hf(tmp_path / "hf", tmp_path / "warm", dtype="float32")
+
+    def peak() -> int:
+        tracemalloc.start()
+        convert_hf(tmp_path / "hf", tmp_path / "again", dtype="float32")
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak() > largest  # one block holds all of it: the measure does see it
+    monkeypatch.setattr(safetensors, "BLOCK_BYTES", largest // 16)
+    assert peak() < largest / 2
+
+
+@pytest.mark.parametrize(
+    ("path", "index"),
+    [
+        ("embed", np.s_[20:40, 8:16]),
+        ("layers/attention/key", np.s_[1:3, 16:32, 4:8]),
+        ("layers/mlp/down", np.s_[0:4, :, 24:32]),
+        ("layers/mlp_norm/scale", np.s_[2:3, 5:9]),
+        ("final_norm/scale", np.s_[:]),
+    ],
+)
+def test_a_part_is_read_alone(model, saved, path, index):
+    index = index if isinstance(index, tuple) else (index,)
+    whole = split_model(model)[1]
+    for name in path.split("/"):
+        whole = whole[name]
+    part = StoredWeights.of_directory(saved, model.cfg).read(path, index)
+    np.testing.assert_array_equal(part, np.asarray(whole)[index])
+
+
 def test_other_files_of_the_directory_stay_and_config_takes_additions(model, tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}")
     save_hf(model, tmp_path, hf_config={"eos_token_id": [1, 5]})
@@ -90,6 +154,26 @@ def test_missing_extra_and_misshaped_are_reported_together(saved):
 def test_another_vocabulary_is_neither_padded_nor_cut(saved, vocab_size):
     with pytest.raises(ValueError, match=rf"model.embed_tokens.weight is \[160, 32\], not \[{vocab_size}, 32\]"):
         load_hf(saved, small_config(vocab_size=vocab_size))
+
+
+def test_weights_of_another_family_are_refused(saved):
+    llama = {"family": "llama3", "post_norms": False, "scale_embeddings": False, "norm_offset": 0.0}
+    with pytest.raises(ValueError, match=r"does not fit llama3 .*\n.*extra: .*post_feedforward_layernorm") as error:
+        load_hf(saved, small_config(**llama))
+    assert len(str(error.value).splitlines()) < 20
+
+
+def test_head_counts_that_do_not_divide_are_refused(saved):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(config | {"num_key_value_heads": 3}))
+    with pytest.raises(ValueError, match="num_heads=4 is not a multiple of num_kv_heads=3"):
+        load_hf(saved)
+
+
+def test_numbers_without_their_scales_are_refused(saved):
+    edit(saved, lambda tensors: tensors.__setitem__("model.norm.weight", np.ones(32, np.int8)))
+    with pytest.raises(ValueError, match=r"model\.safetensors holds numbers of type I8: known are F64, F32, F16, BF16"):
+        load_hf(saved)
 
 
 def test_a_truncated_file_is_named(saved):

@@ -88,11 +88,12 @@ def test_log_probs_of_tokens_equal_the_plain_ones():
     assert np.array_equal(is_best, jnp.argmax(logits, -1) == targets)
 
 
-def _peak_bytes(function, T, V, D):
+def _temporary_bytes(function, T, V, D):
+    """What the compiled gradient allocates beside its arguments and results: bfloat16 hidden states, float32 table."""
     shapes = [
         jax.ShapeDtypeStruct(shape, dtype)
         for shape, dtype in [
-            ((1, T, D), jnp.float32),
+            ((1, T, D), jnp.bfloat16),
             ((V, D), jnp.float32),
             ((1, T), jnp.int32),
             ((1, T), jnp.float32),
@@ -102,17 +103,32 @@ def _peak_bytes(function, T, V, D):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+def _chunked(cpu_kernels):
+    options = {"softcap": 30.0, "chunk_tokens": 256, "cpu_kernels": cpu_kernels}
+    return lambda *arrays: cross_entropy(*arrays, **options)[0]
+
+
+def _all_at_once(hidden, table, targets, weights):
+    return plain(hidden, table.astype(hidden.dtype), targets, weights, 30.0, 0.0)
+
+
 @pytest.mark.parametrize("cpu_kernels", [False, True])
 def test_logits_of_all_tokens_are_never_in_memory(cpu_kernels):
-    """Gemma's vocabulary at its sequence length: all logits would be 8.4 GB, one chunk of 256 tokens is 0.26 GB."""
+    """Gemma's vocabulary at its sequence length, in bfloat16: all logits would be 4.2 GB, one chunk of 256 is 0.26 GB.
+
+    So narrow that the table and its gradient (33 MB) do not count.
+    """
     T, V, D = 8192, 256_000, 16
+    assert _temporary_bytes(_chunked(cpu_kernels), T, V, D) < 6 * 256 * V * 4 < T * V * 2 / 2
+    assert _temporary_bytes(_all_at_once, T, V, D) > T * V * 2  # the measure does see them
 
-    def chunked(hidden, table, targets, weights):
-        options = {"softcap": 30.0, "chunk_tokens": 256, "cpu_kernels": cpu_kernels}
-        return cross_entropy(hidden, table, targets, weights, **options)[0]
 
-    assert _peak_bytes(chunked, T, V, D) < 6 * 256 * V * 4
-    assert _peak_bytes(lambda *a: plain(*a, 30.0, 0.0), T, V, D) > T * V * 4  # the measure does see them
+@pytest.mark.parametrize("cpu_kernels", [False, True])
+def test_more_tokens_need_no_more_memory_for_logits(cpu_kernels):
+    """As wide as Gemma 2 2B, where the table alone takes gigabytes: 28 chunks more take what hidden states take."""
+    T, V, D = 8192, 256_000, 2304
+    few, many = (_temporary_bytes(_chunked(cpu_kernels), tokens, V, D) for tokens in (1024, T))
+    assert many - few < 6 * T * D * 2 < T * V * 2 / 10
 
 
 def test_a_packed_batch_predicts_each_next_token():

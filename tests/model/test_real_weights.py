@@ -6,15 +6,18 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
 from flows.presets import GEMMA3_270M, SMOLLM2
-from model.convert import load_hf
+from model.convert import load_gguf, load_hf
 from model.generate import generate, sequence_nats
 from tasks.artifact import produce
 from tasks.errors import ConfigError, HostFault
+from tasks.teacher.download import fetch
 from tasks.teacher.stage import TEACHER
+from tests.model.test_gguf import logits, oracle
 
 ROOT = Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".venv-vllm" / "bin" / "python"
@@ -69,3 +72,20 @@ def test_greedy_tokens_and_loss_are_those_of_transformers(real):
     assert generate(model, asked["prompts"], max_new_tokens=NEW_TOKENS) == answered["greedy"]
     for text, nats, loss in zip(asked["texts"], sequence_nats(model, asked["texts"]), answered["loss"], strict=True):
         assert nats / (len(text) - 1) == pytest.approx(loss, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["smollm2", "gemma3-270m"])
+def test_a_gguf_file_has_the_logits_of_transformers_own_loading(name, tmp_path):
+    """Of the same quantised file: both dequantise it themselves, so float32 rounding is all that may differ."""
+    config = {"smollm2": SMOLLM2, "gemma3-270m": GEMMA3_270M}[name]
+    try:
+        config = config.with_changes({"cache_dir": str(ROOT / ".cache" / "teachers")})
+        file = fetch(config).gguf
+    except (HostFault, ConfigError) as error:
+        pytest.skip(f"no weights here: {error}")
+    (tmp_path / "model.gguf").symlink_to(file)
+    tokens = np.random.default_rng(0).integers(100, 40_000, 48)
+    want = oracle(tmp_path / "model.gguf", tokens.tolist())
+    got = logits(load_gguf(file), tokens)
+    assert np.abs(want).max() > 5
+    assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()

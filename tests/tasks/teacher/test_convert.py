@@ -177,5 +177,5 @@ def test_a_tensor_without_a_place_stops_the_conversion(tmp_path):
 
 def test_an_unknown_architecture_is_refused_by_name(tmp_path):
     write_gguf(tmp_path / "m.gguf", "falcon", {})
-    with pytest.raises(ValueError, match=r"architecture 'falcon', known are llama, gemma3"):
+    with pytest.raises(ValueError, match=r"architecture 'falcon', known are llama, gemma2, gemma3"):
         convert(tmp_path / "m.gguf", tmp_path / "hf")
