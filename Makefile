@@ -1,8 +1,13 @@
 # Nestling: five words to learn — install, check, test, demo, ui.
-# PY chooses the interpreter; everything else is made from it. Nothing here needs root.
-PY ?= python3.11
-PY := $(shell command -v $(PY) || command -v python3)
+# PY chooses the interpreter by name or path; a .venv of another version is made anew. Nothing here needs root.
+# The environment that serves models has an interpreter of its own, so that .venv can change without it.
 BIN := .venv/bin
+version = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+runs = $(firstword $(foreach py,$(1) $(wildcard $(HOME)/.pyenv/versions/*/bin/$(1)),$(if $(call version,$(py)),$(py))))
+none = $(error PY=$(PY) does not run here, and another version would test something else: install it, or name one that is here)
+PYTHON := $(if $(PY),$(or $(call runs,$(PY)),$(none)),$(or $(call runs,python3.11),python3))
+PYTHON_VLLM := $(or $(call runs,python3.11),$(PYTHON))
+STALE := $(if $(PY),$(filter-out $(call version,$(PYTHON)),$(call version,$(BIN)/python)))
 export DO_NOT_TRACK = 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export TOKENIZERS_PARALLELISM = false
@@ -19,8 +24,12 @@ help: ## these lines
 
 install: .venv/.done ## base and development environment (.venv)
 
+ifneq ($(STALE),)
+.PHONY: .venv/.done
+endif
+
 .venv/.done: requirements/dev.txt pyproject.toml
-	@test -x $(BIN)/python || $(PY) -m venv .venv
+	@test -x $(BIN)/python -a -z "$(STALE)" || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install -q --disable-pip-version-check "$$(grep -m1 '^uv==' requirements/dev.txt | cut -d' ' -f1)"
 	@UV_LINK_MODE=copy $(BIN)/uv pip sync -q --python $(BIN)/python requirements/dev.txt
 	@$(BIN)/uv pip install -q --python $(BIN)/python --no-deps -e .
@@ -30,7 +39,7 @@ vllm: .venv-vllm/.done ## the environment that serves models (.venv-vllm); never
 
 # torch's CPU build: pip finds a file kept on the machine (PIP_FIND_LINKS); uv knows PyTorch's own CPU index.
 .venv-vllm/.done: requirements/vllm.txt .venv/.done
-	@test -x .venv-vllm/bin/python || $(PY) -m venv .venv-vllm
+	@test -x .venv-vllm/bin/python || $(PYTHON_VLLM) -m venv .venv-vllm
 	@UV_LINK_MODE=copy $(BIN)/uv pip install -q --no-deps --python .venv-vllm/bin/python -r requirements/vllm.txt
 	@.venv-vllm/bin/python -m pip install -q --disable-pip-version-check --no-deps torch==2.13.0+cpu 2>/dev/null || \
 		$(BIN)/uv pip install -q --no-deps --torch-backend cpu --python .venv-vllm/bin/python torch==2.13.0
