@@ -20,7 +20,8 @@ def peer_python(*packages: str, python: str = sys.executable) -> Path:
     """The interpreter of an environment that holds exactly these pinned packages, made with uv at first use.
 
     Args:
-        python: the interpreter, or a version such as 3.12 for a peer that wants another than ours.
+        python: the interpreter, or a version such as 3.12 for a peer that wants another than ours. Wheels that this
+            machine keeps for pip (PIP_FIND_LINKS) are found as well.
 
     Raises:
         SystemExit: the packages cannot be installed (no network, no uv).
@@ -36,12 +37,13 @@ def peer_python(*packages: str, python: str = sys.executable) -> Path:
         raise SystemExit(
             "The peers of a benchmark live in environments made by uv, and uv is not here. Run: make install"
         )
+    backend = ("--torch-backend", "cpu") if any(package.startswith("torch==") for package in packages) else ()
     shutil.rmtree(home, ignore_errors=True)
     for command in (
         [uv, "venv", "-q", "--python", python, str(home)],
-        [uv, "pip", "install", "-q", "--python", str(interpreter), *packages],
+        [uv, "pip", "install", "-q", *backend, "--python", str(interpreter), *packages],
     ):
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | _wheels_kept_here())
         if done.returncode:
             raise SystemExit(
                 f"{' '.join(packages)} could not be installed: {done.stderr.strip()[-600:]}\nA benchmark compares with "
@@ -51,9 +53,13 @@ def peer_python(*packages: str, python: str = sys.executable) -> Path:
     return interpreter
 
 
-def run_json(command: Sequence[str | Path]) -> dict[str, Any]:
-    """Run one engine of a benchmark by itself on one core and read the JSON of its last line."""
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
+def _wheels_kept_here() -> dict[str, str]:
+    return {"UV_FIND_LINKS": folder} if (folder := os.environ.get("PIP_FIND_LINKS")) else {}
+
+
+def run_json(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Run one engine of a benchmark by itself and read the JSON of its last line."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT, env=env)
     if done.returncode:
         raise SystemExit(f"{command[0]} failed with exit code {done.returncode}:\n{done.stderr.strip()[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -74,17 +80,24 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def publish(bench: str, unit: str, ours: Sequence[float], peers: Mapping[str, Sequence[float]], **facts: Any) -> None:
-    """Print the result as one JSON line: medians, their spread, and ours over the best peer."""
+def compared(ours: Sequence[float], peers: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Medians, their spread, and ours over the best peer."""
     best = max(statistics.median(values) for values in peers.values())
-    line = {
-        "bench": bench,
-        "unit": unit,
+    return {
         "ours": _rounded(statistics.median(ours)),
         "peers": {name: _rounded(statistics.median(values)) for name, values in peers.items()},
         "ratio": _rounded(statistics.median(ours) / best),
         "ours_range": [_rounded(min(ours)), _rounded(max(ours))],
         "peers_range": {name: [_rounded(min(values)), _rounded(max(values))] for name, values in peers.items()},
+    }
+
+
+def publish(bench: str, unit: str, ours: Sequence[float], peers: Mapping[str, Sequence[float]], **facts: Any) -> None:
+    """Print the result as one JSON line."""
+    line = {
+        "bench": bench,
+        "unit": unit,
+        **compared(ours, peers),
         **facts,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {_cpu_name()}",
         "python": platform.python_version(),

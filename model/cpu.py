@@ -21,6 +21,11 @@ GELU_SLOPE, GELU_CUBE = (2 / math.pi) ** 0.5, 0.044715
 ATTENTION_CHUNK = 128  # query positions at a time; what lies wholly outside the mask is never computed
 LARGEST_UNSHIFTED = 80.0  # exp of logits capped here stays far inside float32, even summed over 256,000 of them
 MOST_CHUNKS = 16  # each is compiled on its own
+LONGEST_KEPT = 1024  # positions of a row up to which attention weights are kept for the backward pass
+
+
+# The scheduler that saves memory costs no time here; the default one takes 13 % more room for temporary arrays.
+COMPILER_OPTIONS: dict[str, bool | str] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 
 def cpu_environment() -> dict[str, str]:
@@ -53,6 +58,15 @@ def product(x: jax.Array, y: jax.Array, x_axis: int, y_axis: int) -> jax.Array:
     z = lax.dot_general(x, y, dims, preferred_element_type=jnp.float32)
     # Without the pin a later transpose makes the result column-major, for which there is no bfloat16 product.
     return with_layout_constraint(z, Layout(tuple(range(z.ndim))))
+
+
+def after(y: jax.Array, x: jax.Array) -> jax.Array:
+    """x, in such a way that what is computed from it cannot be computed before y.
+
+    For backward passes that compute something again: XLA's CPU backend drops `optimization_barrier`, finds the forward
+    pass to have computed the same, and keeps that in memory.
+    """
+    return jnp.where(jnp.isnan(y[(0,) * y.ndim]), jnp.nan, x)
 
 
 @jax.custom_vjp
@@ -100,6 +114,33 @@ def weight_gradient(x: jax.Array, y: jax.Array) -> jax.Array:
     return transposed(product(transposed(y), x, -1, -2))
 
 
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
+    """x over its root mean square along the last axis, times scale; float32 inside. Kept for backward: x as it came."""
+    return _rms_norm_fwd(x, scale, eps)[0]
+
+
+def _rms_norm_fwd(x_in: jax.Array, scale: jax.Array, eps: float) -> Any:
+    x_in = lax.optimization_barrier(
+        x_in
+    )  # else XLA carries the float32 that x_in was rounded from to the backward pass
+    x = x_in.astype(jnp.float32)
+    inverse = lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps)
+    return (x * inverse * scale).astype(x_in.dtype), (x_in, inverse, scale)
+
+
+def _rms_norm_bwd(eps: float, kept: Any, dy: jax.Array) -> Any:
+    x_in, inverse, scale = kept
+    x_in, inverse = after(dy, x_in), after(dy, inverse)
+    x, d = x_in.astype(jnp.float32) * inverse, dy.astype(jnp.float32)
+    d_scale = jnp.sum(d * x, axis=tuple(range(x.ndim - 1)))
+    d *= scale
+    return (inverse * (d - x * jnp.mean(d * x, axis=-1, keepdims=True))).astype(x_in.dtype), d_scale
+
+
+rms_norm.defvjp(_rms_norm_fwd, _rms_norm_bwd)
+
+
 def _gelu(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The tanh approximation and its slope."""
     tanh = jnp.tanh(GELU_SLOPE * (x + GELU_CUBE * x * x * x))
@@ -124,7 +165,7 @@ def _gated(activation: Callable[[jax.Array], tuple[jax.Array, jax.Array]]) -> Ca
 
     def backward(kept: Any, dy: jax.Array) -> Any:
         gate, up = kept
-        value, slope = activation(gate.astype(jnp.float32))
+        value, slope = activation(after(dy, gate).astype(jnp.float32))
         d = dy.astype(jnp.float32)
         return (d * up.astype(jnp.float32) * slope).astype(gate.dtype), (d * value).astype(up.dtype)
 
@@ -144,7 +185,10 @@ def attention(
     window: int | None,
     softcap: float | None,
 ) -> jax.Array:
-    """Causal attention within segments, chunk by chunk: [B, N, T, H]. The backward pass keeps only row sums."""
+    """Causal attention within segments, chunk by chunk: [B, N, T, H].
+
+    The backward pass computes the weights again from row sums; XLA still has those of rows up to LONGEST_KEPT.
+    """
     return _attention_fwd(q_BNTH, k_BKTH, v_BKTH, segments_BT, window, softcap)[0]
 
 
@@ -167,6 +211,8 @@ def _attention_fwd(q_BNTH, k_BKTH, v_BKTH, segments_BT, window, softcap):
 def _attention_bwd(window, softcap, kept, d_out_BNTH):
     q_BNTH, k_BKTH, v_BKTH, segments_BT, out_BNTH, sums = kept
     B, _, T, H = q_BNTH.shape
+    if T > LONGEST_KEPT:
+        q_BNTH = after(d_out_BNTH, q_BNTH)
     K = k_BKTH.shape[1]
     q, k, v = _grouped(q_BNTH, K), _grouped(k_BKTH, K), _grouped(v_BKTH, K)
     out, d_out = _grouped(out_BNTH, K), _grouped(d_out_BNTH, K)

@@ -124,9 +124,11 @@ class RMSNorm(nnx.Module):
 
     def __init__(self, cfg: DecoderConfig, size: int, *, per_head: bool = False):
         self.scale = nnx.Param(jnp.full(size, 1 - cfg.norm_offset, jnp.float32), axes=("norm",))
-        self.eps, self.offset, self.per_head = cfg.norm_eps, cfg.norm_offset, per_head
+        self.eps, self.offset, self.per_head, self.compute = cfg.norm_eps, cfg.norm_offset, per_head, cfg.compute
 
     def __call__(self, x_in: jax.Array) -> jax.Array:
+        if self.compute.cpu_kernels:
+            return cpu.rms_norm(x_in, self.offset + self.scale[...], self.eps)
         x = x_in.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.eps)
         scale = enter_tensor(self.scale[...]) if self.per_head else self.scale[...]

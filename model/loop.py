@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from model import cpu
 from model.compiler import compiler_options
 from model.config import MESH_AXES, DecoderConfig, OptimizerConfig
 from model.decoder import Decoder
@@ -196,7 +197,9 @@ def make_train_step(
         return TrainState(state.step + 1, params, opt_state), metrics  # pyright: ignore[reportArgumentType]
 
     if mesh is None:
-        return jax.jit(step, donate_argnums=0)
+        return jax.jit(
+            step, donate_argnums=0, compiler_options=cpu.COMPILER_OPTIONS if cfg.compute.cpu_kernels else None
+        )
     everywhere = NamedSharding(mesh, PartitionSpec())
     return jax.jit(
         step,

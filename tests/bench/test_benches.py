@@ -15,6 +15,7 @@ BENCHES = {
     "clean": ["--rounds", "1", "--megabytes", "8"],
     "convert": ["--rounds", "1", "--embed-dim", "256", "--layers", "2", "--skip-27b"],
     "artifact": ["--rounds", "1", "--units", "4", "--unit-mb", "1", "--small-units", "10"],
+    "train_step": ["--rounds", "1", "--steps", "2", "--models", "gemma2/tiny", "--peers", "eager"],
 }
 
 
@@ -78,3 +79,13 @@ def test_a_checkpoint_of_27b_goes_through_less_than_six_gib(tmp_path):
     assert found["disk_to_disk"]["peak_rss_gib"] < 6
     assert found["parts_of_4_of_256"]["peak_rss_gib"] < 6
     assert found["parts_of_4_of_256"]["held_gib"] == pytest.approx(4 * 4 * 27.227e9 / 256 / 2**30, rel=0.01)
+
+
+def test_speeds_of_different_work_are_not_published():
+    from bench.train_step import LARGEST_DIFFERENCE, _require_equal_losses
+
+    _require_equal_losses({"ours": [9.0, 8.0], "eager": [9.0, 8.0 + 0.9 * LARGEST_DIFFERENCE]})
+    with pytest.raises(SystemExit, match="ours and eager differ"):
+        _require_equal_losses({"ours": [9.0, 8.0], "eager": [9.0, 8.0 + 1.1 * LARGEST_DIFFERENCE]})
+    with pytest.raises(SystemExit, match="ours and eager differ"):
+        _require_equal_losses({"ours": [9.0, 8.0], "eager": [9.0, float("nan")]})
