@@ -20,8 +20,7 @@ def peer_python(*packages: str, python: str = sys.executable) -> Path:
     """The interpreter of an environment that holds exactly these pinned packages, made with uv at first use.
 
     Args:
-        python: the interpreter, or a version such as 3.12 for a peer that wants another than ours. Wheels that this
-            machine keeps for pip (PIP_FIND_LINKS) are found as well.
+        python: the interpreter, or a version such as 3.12 for a peer that wants another than ours.
 
     Raises:
         SystemExit: the packages cannot be installed (no network, no uv).
@@ -37,14 +36,18 @@ def peer_python(*packages: str, python: str = sys.executable) -> Path:
         raise SystemExit(
             "The peers of a benchmark live in environments made by uv, and uv is not here. Run: make install"
         )
-    backend = ("--torch-backend", "cpu") if any(package.startswith("torch==") for package in packages) else ()
     shutil.rmtree(home, ignore_errors=True)
-    for command in (
-        [uv, "venv", "-q", "--python", python, str(home)],
-        [uv, "pip", "install", "-q", *backend, "--python", str(interpreter), *packages],
+    install = [uv, "pip", "install", "-q", "--python", str(interpreter), *packages]
+    for choices in (
+        [[uv, "venv", "-q", "--python", python, str(home)]],
+        # CPU builds of torch are not on the usual index: a wheel kept here, else the index that uv knows for them.
+        [install, [*install, "--torch-backend", "cpu"]],
     ):
-        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | _wheels_kept_here())
-        if done.returncode:
+        for command in choices:
+            done = subprocess.run(command, capture_output=True, text=True, env=os.environ | _kept_here())
+            if not done.returncode:
+                break
+        else:
             raise SystemExit(
                 f"{' '.join(packages)} could not be installed: {done.stderr.strip()[-600:]}\nA benchmark compares with "
                 "the peer's own package. Check the network or the package index, and run it again."
@@ -53,8 +56,11 @@ def peer_python(*packages: str, python: str = sys.executable) -> Path:
     return interpreter
 
 
-def _wheels_kept_here() -> dict[str, str]:
-    return {"UV_FIND_LINKS": folder} if (folder := os.environ.get("PIP_FIND_LINKS")) else {}
+def _kept_here() -> dict[str, str]:
+    """Wheels and interpreters of this machine that uv does not look for: pip's folder of wheels, pyenv's versions."""
+    interpreters = map(str, sorted((Path.home() / ".pyenv" / "versions").glob("*/bin")))
+    wheels = {"UV_FIND_LINKS": folder} if (folder := os.environ.get("PIP_FIND_LINKS")) else {}
+    return {"PATH": os.pathsep.join((*interpreters, os.environ.get("PATH", "")))} | wheels
 
 
 def run_json(command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> dict[str, Any]:
