@@ -69,6 +69,33 @@ class RopeScaling:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MoEConfig:
+    """A mixture of experts in place of each layer's MLP, and what keeps its router in order."""
+
+    num_experts: int
+    experts_per_token: int
+    """A token goes to the most likely ones, and their weights are scaled to sum to one (Mixtral)."""
+    load_balance_weight: float = 0.0
+    """Of E x sum over experts of (tokens per token) x (mean probability), averaged over layers; experts_per_token when
+    the load is even (Switch Transformer, as transformers' `router_aux_loss_coef` counts it)."""
+    z_loss_weight: float = 0.0
+    """Of logsumexp(router logits)^2 per token, averaged over layers (ST-MoE, arXiv 2202.08906)."""
+    normalise_router_logits: bool = False
+    """Each token's router logits get mean 0 and deviation 1 over the experts (Skywork-MoE, arXiv 2406.06563)."""
+
+    def __post_init__(self) -> None:
+        _at_least("num_experts", self.num_experts, 2)
+        _at_least("experts_per_token", self.experts_per_token, 1)
+        for name in ("load_balance_weight", "z_loss_weight"):
+            _at_least(name, getattr(self, name), 0)
+        if self.experts_per_token > self.num_experts:
+            raise ValueError(
+                f"experts_per_token={self.experts_per_token} is more than num_experts={self.num_experts}: a token goes "
+                f"to different experts. Use {self.num_experts} or fewer for experts_per_token."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """The shape and the constants of one decoder; `model/families` holds the published ones."""
 
@@ -81,7 +108,7 @@ class DecoderConfig:
     num_kv_heads: int
     head_dim: int
     mlp_dim: int
-    """Width of one branch of the gated unit."""
+    """Width of one branch of the gated unit, of each expert where there are several."""
     max_seq_len: int
     """Longest sequence the model is meant for; a cache or a packed row may not be longer."""
     query_scale: float
@@ -110,6 +137,8 @@ class DecoderConfig:
     """Embeddings are multiplied by sqrt(embed_dim) (Gemma)."""
     tie_embeddings: bool = True
     """One table reads tokens and scores them; otherwise a second one scores."""
+    moe: MoEConfig | None = None
+    """Experts in place of each layer's MLP; None has one gated unit for all tokens."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
@@ -153,9 +182,18 @@ class DecoderConfig:
     @property
     def num_params(self) -> int:
         """Trained numbers; an embedding table that also scores is counted once."""
+        return self._params(self.moe.num_experts if self.moe else 1)
+
+    @property
+    def num_active_params(self) -> int:
+        """Numbers that one token meets: all of them but the experts that it does not go to."""
+        return self._params(self.moe.experts_per_token if self.moe else 1)
+
+    def _params(self, experts: int) -> int:
         attention = self.embed_dim * self.head_dim * 2 * (self.num_heads + self.num_kv_heads)
         norms = self.embed_dim * (4 if self.post_norms else 2) + (2 * self.head_dim if self.qk_norms else 0)
-        layer = attention + 3 * self.embed_dim * self.mlp_dim + norms
+        router = self.embed_dim * self.moe.num_experts if self.moe else 0
+        layer = attention + router + experts * 3 * self.embed_dim * self.mlp_dim + norms
         tables = self.vocab_size * self.embed_dim * (1 if self.tie_embeddings else 2)
         return tables + self.num_layers * layer + self.embed_dim
 

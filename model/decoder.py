@@ -18,6 +18,8 @@ from model import cpu
 from model.attention import attend_heads, packed_attention
 from model.cache import Cache, Slots, claim, visible, write
 from model.config import REMAT, ComputeConfig, DecoderConfig, RopeScaling
+from model.mlp import GATED, new_weight
+from model.moe import MoE, RouterSums
 from model.pipeline import through_stages
 from model.sharding import GATHERED, enter_tensor, leave_tensor, parts, place, whole_length, whole_rows
 from model.vocab_parallel import looked_up
@@ -115,10 +117,6 @@ def rotate(x_BNTH: jax.Array, by: Rotation) -> jax.Array:
 rotate.defvjp(lambda x, by: (rotate(x, by), by), lambda by, d_out: (rotate(d_out, Rotation(by.cos, -by.sin)), None))
 
 
-def _weight(rngs: nnx.Rngs, shape: tuple[int, ...], axes: tuple[str, ...], fan_in: int) -> nnx.Param:
-    return nnx.Param(jax.random.normal(rngs.params(), shape, jnp.float32) * fan_in**-0.5, axes=axes)
-
-
 class RMSNorm(nnx.Module):
     """Root-mean-square norm over the last axis. Norms of heads see only those of this device (`per_head`)."""
 
@@ -138,10 +136,10 @@ class RMSNorm(nnx.Module):
 class Attention(nnx.Module):
     def __init__(self, cfg: DecoderConfig, *, rngs: nnx.Rngs):
         D, N, K, H = cfg.embed_dim, cfg.num_heads, cfg.num_kv_heads, cfg.head_dim
-        self.query = _weight(rngs, (N * H, D), ("heads", "embed"), D)
-        self.key = _weight(rngs, (K * H, D), ("kv_heads", "embed"), D)
-        self.value = _weight(rngs, (K * H, D), ("kv_heads", "embed"), D)
-        self.out = _weight(rngs, (N * H, D), ("heads", "embed"), N * H)
+        self.query = new_weight(rngs, (N * H, D), ("heads", "embed"), D)
+        self.key = new_weight(rngs, (K * H, D), ("kv_heads", "embed"), D)
+        self.value = new_weight(rngs, (K * H, D), ("kv_heads", "embed"), D)
+        self.out = new_weight(rngs, (N * H, D), ("heads", "embed"), N * H)
         if cfg.qk_norms:
             self.query_norm, self.key_norm = RMSNorm(cfg, H, per_head=True), RMSNorm(cfg, H, per_head=True)
         self.cfg = cfg
@@ -166,9 +164,9 @@ class MLP(nnx.Module):
 
     def __init__(self, cfg: DecoderConfig, *, rngs: nnx.Rngs):
         D, F = cfg.embed_dim, cfg.mlp_dim
-        self.gate = _weight(rngs, (F, D), ("mlp", "embed"), D)
-        self.up = _weight(rngs, (F, D), ("mlp", "embed"), D)
-        self.down = _weight(rngs, (F, D), ("mlp", "embed"), F)
+        self.gate = new_weight(rngs, (F, D), ("mlp", "embed"), D)
+        self.up = new_weight(rngs, (F, D), ("mlp", "embed"), D)
+        self.down = new_weight(rngs, (F, D), ("mlp", "embed"), F)
         self.activation, self.compute = cfg.activation, cfg.compute
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
@@ -180,12 +178,6 @@ class MLP(nnx.Module):
         return checkpoint_name(leave_tensor(down_BTD), "mlp_out")
 
 
-GATED: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {
-    "gelu": lambda gate, up: jax.nn.gelu(gate, approximate=True) * up,
-    "silu": lambda gate, up: jax.nn.silu(gate) * up,
-}
-
-
 class Layer(nnx.Module):
     """Attention and MLP, each after a norm (and, by the config, before another), added to the residual stream."""
 
@@ -193,34 +185,41 @@ class Layer(nnx.Module):
         self.attention_norm = RMSNorm(cfg, cfg.embed_dim)
         self.attention = Attention(cfg, rngs=rngs)
         self.mlp_norm = RMSNorm(cfg, cfg.embed_dim)
-        self.mlp = MLP(cfg, rngs=rngs)
+        self.mlp = MoE(cfg, rngs=rngs) if cfg.moe else MLP(cfg, rngs=rngs)
         self.post_norms = cfg.post_norms
         if cfg.post_norms:
             self.attention_post_norm = RMSNorm(cfg, cfg.embed_dim)
             self.mlp_post_norm = RMSNorm(cfg, cfg.embed_dim)
 
-    def __call__(self, x_BTD: jax.Array, rotation: Rotation, attend: Attend) -> tuple[jax.Array, Any]:
+    def __call__(
+        self, x_BTD: jax.Array, rotation: Rotation, attend: Attend, is_token_BT: jax.Array
+    ) -> tuple[jax.Array, Any, RouterSums | None]:
+        """The residual stream after this layer, what `attend` kept, and the sums of the router if there is one."""
         mixed_BTD, kept = self.attention(self.attention_norm(x_BTD), rotation, attend)
         if self.post_norms:
             mixed_BTD = self.attention_post_norm(mixed_BTD)
         x_BTD += mixed_BTD
-        mixed_BTD = self.mlp(self.mlp_norm(x_BTD))
+        x_normed_BTD, router = self.mlp_norm(x_BTD), None
+        if isinstance(self.mlp, MoE):
+            mixed_BTD, router = self.mlp(x_normed_BTD, is_token_BT)
+        else:
+            mixed_BTD = self.mlp(x_normed_BTD)
         if self.post_norms:
             mixed_BTD = self.mlp_post_norm(mixed_BTD)
-        return x_BTD + mixed_BTD, kept
+        return x_BTD + mixed_BTD, kept, router
 
 
 class Decoder(nnx.Module):
     """Tokens to hidden states. `logits` is apart, because over 256,000 words only a piece of them fits in memory."""
 
     def __init__(self, cfg: DecoderConfig, *, rngs: nnx.Rngs):
-        self.embed = _weight(rngs, (cfg.vocab_size, cfg.embed_dim), ("vocab", "embed"), cfg.embed_dim)
+        self.embed = new_weight(rngs, (cfg.vocab_size, cfg.embed_dim), ("vocab", "embed"), cfg.embed_dim)
         # One module whose arrays stack all layers: [L, ...].
         make_layers = nnx.vmap(lambda rngs: Layer(cfg, rngs=rngs))
         self.layers = make_layers(rngs.split(cfg.num_layers))
         self.final_norm = RMSNorm(cfg, cfg.embed_dim)
         if not cfg.tie_embeddings:
-            self.head = _weight(rngs, (cfg.vocab_size, cfg.embed_dim), ("vocab", "embed"), cfg.embed_dim)
+            self.head = new_weight(rngs, (cfg.vocab_size, cfg.embed_dim), ("vocab", "embed"), cfg.embed_dim)
         self.cfg = cfg
 
     @property
@@ -240,15 +239,25 @@ class Decoder(nnx.Module):
         `noise_BTD` is added to the embeddings (NEFTune). With pipeline stages only part of the rows comes out here, and
         `pipeline.rows_here` picks the same part of other arrays.
         """
+        return self.with_router_sums(tokens_BT, positions_BT, segments_BT, noise_BTD)[0]
+
+    def with_router_sums(
+        self,
+        tokens_BT: jax.Array,
+        positions_BT: jax.Array,
+        segments_BT: jax.Array,
+        noise_BTD: jax.Array | None = None,
+    ) -> tuple[jax.Array, RouterSums | None]:
+        """The same, and sums of the routers over all layers (those of this stage); None without experts."""
         cfg = self.cfg
 
-        def through(x_BTD: jax.Array, rows: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        def through(x_BTD: jax.Array, rows: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, Any]:
             positions_BT, segments_BT = rows
             turns = self._rotations(positions_BT)
             segments_BS = whole_length(segments_BT, 1)
             first = place("context") * segments_BT.shape[1]
 
-            def step(layer: Layer, x_BTD: jax.Array, window: int | None, _: None) -> tuple[jax.Array, None]:
+            def step(layer: Layer, x_BTD: jax.Array, window: int | None, _: None) -> tuple[jax.Array, Any]:
                 def attend_row(q_BNTH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array) -> tuple[jax.Array, None]:
                     if cfg.compute.cpu_kernels:
                         return cpu.attention(q_BNTH, k_BKTH, v_BKTH, segments_BT, window, cfg.attn_softcap), None
@@ -265,13 +274,15 @@ class Decoder(nnx.Module):
                         implementation=cfg.compute.attention,
                     ), None
 
-                return layer(x_BTD, turns[window], attend_row)
+                x_BTD, _, router = layer(x_BTD, turns[window], attend_row, segments_BT != 0)
+                return x_BTD, router
 
-            return self._through_layers(x_BTD, step, None)
+            x_BTD, router_L = self._through_layers(x_BTD, step, None)
+            return x_BTD, jax.tree.map(jnp.sum, router_L)
 
         x_BTD = self._embed(tokens_BT, noise_BTD)
-        x_BTD, _ = through_stages(through, x_BTD, (positions_BT, segments_BT), cfg.compute.microbatches)
-        return self.final_norm(x_BTD)
+        x_BTD, router = through_stages(through, x_BTD, (positions_BT, segments_BT), cfg.compute.microbatches)
+        return self.final_norm(x_BTD), router
 
     def extend(self, tokens_BT: jax.Array, positions_BT: jax.Array, cache: Cache) -> tuple[jax.Array, Cache]:
         """Hidden states [B, T, D] of tokens that follow what the cache holds, and the cache with them.
@@ -288,7 +299,8 @@ class Decoder(nnx.Module):
                 slots = write(cache[i], turn, positions_BT, k_BKTH, v_BKTH)
                 return attend_heads(q_BNTH, slots.keys[turn], slots.values[turn], masks[i], cfg.attn_softcap), slots
 
-            x_BTD, slots = nnx.merge(graph, weights)(x_BTD, turns[cfg.layer_windows[i]], attend_slots)
+            layer: Layer = nnx.merge(graph, weights)
+            x_BTD, slots, _ = layer(x_BTD, turns[cfg.layer_windows[i]], attend_slots, positions_BT >= 0)
             return x_BTD, (*cache[:i], slots, *cache[i + 1 :])
 
         def one_period(carry: tuple[jax.Array, Cache], scanned: Any) -> tuple[tuple[jax.Array, Cache], None]:

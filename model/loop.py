@@ -150,7 +150,7 @@ def make_train_step(
     The gradient is that of the mean over all targets of the batch, however many devices and parts it is cut into:
     with accumulate > 1 rows are taken in that many equal parts, one after another. The same inputs give the same bits.
     Metrics are float32 scalars: loss (mean cross entropy), z_loss, accuracy, grad_norm (before clipping), lr, and
-    tokens (those that are not padding).
+    tokens (those that are not padding); with experts also router_balance and router_z, without their weights.
     """
     if cfg.compute.cpu_kernels and mesh is not None and mesh.size > 1:
         raise ValueError(
@@ -193,6 +193,8 @@ def make_train_step(
             "lr": jnp.asarray(learning_rate(optimizer)(state.step), jnp.float32),
             "tokens": jnp.sum(batch["segments_BT"] != 0).astype(jnp.float32),
         }
+        if cfg.moe:
+            metrics |= {name: aux[f"{name}_sum"] / weight_sum for name in ("router_balance", "router_z")}
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, opt_state), metrics  # pyright: ignore[reportArgumentType]
 

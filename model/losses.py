@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from model import cpu, vocab_parallel
+from model.config import DecoderConfig
 from model.decoder import Decoder
+from model.moe import BATCH_AXES, RouterSums
 from model.pipeline import rows_here
-from model.sharding import parts, place
+from model.sharding import parts, place, sum_over
 
 BATCH_KEYS = ("tokens_BT", "targets_BT", "positions_BT", "segments_BT", "weights_BT")
 
@@ -28,7 +30,8 @@ def next_token_loss(
     """Sum over targets of weight x (cross entropy + z_loss x logsumexp^2), and the sums of its parts.
 
     Sums, not means: parts of a batch add up, whoever computes them. aux: loss_sum (cross entropy alone), z_loss_sum,
-    weight_sum, correct_sum (weight of targets that are the most likely token).
+    weight_sum, correct_sum (weight of targets that are the most likely token). A mixture of experts adds the losses of
+    its routers, see `router_loss`.
 
     With neftune_alpha the embeddings get uniform noise of alpha / sqrt(T x D), drawn for each row from its number in
     batch["noise_B1"] (NEFTune, arXiv 2310.05914).
@@ -36,9 +39,10 @@ def next_token_loss(
     noise_BTD = None
     if neftune_alpha:
         noise_BTD = _neftune(batch["noise_B1"], (batch["tokens_BT"].shape[1], model.cfg.embed_dim), neftune_alpha)
-    hidden_BTD = model(batch["tokens_BT"], batch["positions_BT"], batch["segments_BT"], noise_BTD)
+    inputs = (batch["tokens_BT"], batch["positions_BT"], batch["segments_BT"], noise_BTD)
+    hidden_BTD, router = model.with_router_sums(*inputs)
     targets_BT, weights_BT = rows_here((batch["targets_BT"], batch["weights_BT"]))
-    return cross_entropy(
+    loss, aux = cross_entropy(
         hidden_BTD,
         model.output_table,
         targets_BT,
@@ -48,6 +52,27 @@ def next_token_loss(
         chunk_tokens=model.cfg.compute.loss_chunk_tokens,
         cpu_kernels=model.cfg.compute.cpu_kernels,
     )
+    if router is None:
+        return loss, aux
+    own_loss, own_aux = router_loss(router, model.cfg, batch)
+    return loss + own_loss, aux | own_aux
+
+
+def router_loss(
+    sums: RouterSums, cfg: DecoderConfig, batch: Mapping[str, jax.Array]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What the routers add to the loss of this device: means over layers and over tokens that are not padding, times
+    the weight of all targets, so that they weigh as much whether or not every token is a target.
+
+    aux: router_balance_sum, router_z_sum, without their weights. The balance is no sum over tokens: of a batch taken in
+    parts (accumulation, microbatches) each part has its own.
+    """
+    assert cfg.moe is not None
+    sums_of_batch = (jnp.sum(batch["weights_BT"].astype(jnp.float32)), jnp.sum(batch["segments_BT"] != 0))
+    weights, tokens = sum_over(sums_of_batch, *BATCH_AXES)
+    balance, z = (s * weights / (jnp.maximum(tokens, 1) * cfg.num_layers) for s in sums)
+    loss = cfg.moe.load_balance_weight * balance + cfg.moe.z_loss_weight * z
+    return loss, {"router_balance_sum": balance, "router_z_sum": z}
 
 
 def _neftune(noise_B1: jax.Array, shape: tuple[int, int], alpha: float) -> jax.Array:

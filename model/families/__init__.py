@@ -5,12 +5,13 @@ from types import ModuleType
 from typing import Any
 
 from model.config import DecoderConfig
-from model.families import gemma2, gemma3, llama3
+from model.families import gemma2, gemma3, llama3, moe
 
 FAMILIES: dict[str, ModuleType] = {
     "gemma2": gemma2,
     "gemma3": gemma3,
     "llama3": llama3,
+    "moe": moe,
 }
 
 

@@ -124,7 +124,7 @@ def estimate(compiled: Compiled, step: TrainedStep, cfg: DecoderConfig, config: 
         fits=compiled.fits,
         refusal=compiled.facts["refusal"],
         params=cfg.num_params,
-        model_flops=6.0 * cfg.num_params * tokens,
+        model_flops=6.0 * cfg.num_active_params * tokens,
         attention_model_flops=attention_model_flops(cfg, step.seq_len) * step.rows / slice_.devices,
     )
     if not compiled.fits:

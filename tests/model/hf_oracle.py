@@ -10,7 +10,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from safetensors.torch import save_file
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+
+def total_weight(spec: dict) -> float:
+    return sum(sum(segment["weights"]) for segment in spec["segments"])
+
+
+def router_loss(logits: torch.Tensor, config: transformers.PretrainedConfig) -> torch.Tensor:
+    """Both losses of one layer's router, the first by transformers' own function, as means over tokens."""
+    balance = load_balancing_loss_func((logits,), config.num_local_experts, config.num_experts_per_tok)
+    z = torch.logsumexp(logits, dim=-1).square().mean()
+    return config.router_aux_loss_coef * balance + config.router_z_loss_coef * z
 
 
 def main(out: Path) -> None:
@@ -30,16 +41,20 @@ def main(out: Path) -> None:
     model.bfloat16().save_pretrained(out / "bfloat16")
     model = kind.from_pretrained(out / "float32", dtype=torch.float32, attn_implementation="eager").eval()
 
-    logits, loss = [], torch.zeros(())
+    has_experts = hasattr(config, "num_local_experts")
+    options = {"use_cache": False} | ({"output_router_logits": True} if has_experts else {})
+    logits, loss, routers = [], torch.zeros(()), []
     for segment in spec["segments"]:
-        tokens = torch.tensor([segment["tokens"]])
-        scores = model(tokens, use_cache=False).logits[0]
+        answer = model(torch.tensor([segment["tokens"]]), **options)
+        scores = answer.logits[0]
         logits.append(scores.detach().numpy())
+        routers.append(answer.router_logits if has_experts else ())
         nll = torch.nn.functional.cross_entropy(scores, torch.tensor(segment["targets"]), reduction="none")
         loss = loss + (nll * torch.tensor(segment["weights"])).sum()
+    for layer in zip(*routers, strict=True):  # router logits of one layer, segment by segment
+        loss = loss + router_loss(torch.cat(layer), config) * total_weight(spec) / config.num_hidden_layers
     loss.backward()
     np.save(out / "logits.npy", np.concatenate(logits))
-    save_file({name: weight.grad for name, weight in model.named_parameters()}, out / "gradients.safetensors")
 
     greedy = []
     for prompt in spec["prompts"]:
@@ -47,6 +62,11 @@ def main(out: Path) -> None:
         with torch.no_grad():
             greedy.append(model.generate(torch.tensor([prompt]), **options)[0, len(prompt) :].tolist())
     (out / "answers.json").write_text(json.dumps({"loss": float(loss.detach()), "greedy": greedy}))
+
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.grad)
+    model.save_pretrained(out / "gradients")  # by the names of a checkpoint, which experts do not have in memory
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.config import ComputeConfig, DecoderConfig, MeshConfig, OptimizerConfig
+from model.config import ComputeConfig, DecoderConfig, MeshConfig, MoEConfig, OptimizerConfig
 from tests.model.random_decoders import small_config
 
 
@@ -25,6 +25,21 @@ def test_a_decoder_that_cannot_be_is_refused(changes, parts):
         small_config(**changes)
     for part in parts:
         assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"num_experts": 1}, "num_experts=1 is below 2"),
+        ({"experts_per_token": 0}, "experts_per_token=0 is below 1"),
+        ({"experts_per_token": 5}, "experts_per_token=5 is more than num_experts=4.*Use 4 or fewer"),
+        ({"z_loss_weight": -1e-3}, "z_loss_weight=-0.001"),
+        ({"load_balance_weight": -1.0}, "load_balance_weight=-1.0"),
+    ],
+)
+def test_experts_that_cannot_be_are_refused(changes, part):
+    with pytest.raises(ValueError, match=part):
+        MoEConfig(**({"num_experts": 4, "experts_per_token": 4} | changes))
 
 
 def test_caps_may_be_absent_and_odd_depths_are_fine():

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from model import safetensors
 from model.convert import StoredWeights, config_from_hf, convert_hf, hf_tensors, load_hf, save_hf
+from model.families import decoder_config
 from model.loop import split_model
 from tests.model.random_decoders import random_model, small_config
 
@@ -38,6 +39,25 @@ def test_weights_and_config_come_back_as_they_were(model, saved):
     assert again.cfg == model.cfg
     for a, b in zip(*(jax.tree.leaves(split_model(m)[1]) for m in (model, again)), strict=True):
         assert np.array_equal(a, b)
+
+
+def test_experts_are_a_tensor_each_and_come_back_to_their_places(tmp_path):
+    model = random_model(decoder_config("moe/tiny", embed_dim=32, num_layers=2, mlp_dim=48, vocab_size=160))
+    save_hf(model, tmp_path, dtype="float32")
+    tensors, layers = load_file(tmp_path / "model.safetensors"), split_model(model)[1]["layers"]
+    name = "model.layers.1.block_sparse_moe.experts.3.{}.weight"
+    for theirs, ours in (("w1", "gate"), ("w3", "up"), ("w2", "down")):
+        own = layers["mlp"][ours][1, 3]
+        assert np.array_equal(tensors[name.format(theirs)], own.T if ours == "down" else own)
+    assert sum("experts" in name for name in tensors) == 2 * 4 * 3
+    again = load_hf(tmp_path)
+    assert again.cfg == model.cfg
+    for a, b in zip(*(jax.tree.leaves(split_model(m)[1]) for m in (model, again)), strict=True):
+        assert np.array_equal(a, b)
+
+    edit(tmp_path, lambda tensors: tensors.pop(name.format("w2")))
+    with pytest.raises(ValueError, match=r"missing: model\.layers\.1\.block_sparse_moe\.experts\.3\.w2\.weight"):
+        load_hf(tmp_path)
 
 
 def test_our_writer_makes_the_bytes_of_safetensors_own(saved):

@@ -14,28 +14,43 @@ from model.checkpoint import Checkpoints
 from model.config import MESH_AXES, MeshConfig, OptimizerConfig
 from model.loop import abstract_state, param_axes, param_sharding
 from model.sharding import RULES, make_mesh, spec
-from tests.model.eight_devices import MESHES, SHAPE
+from tests.model.eight_devices import EXPERT_MESHES, EXPERT_SHAPE, MESHES, SHAPE
 from tests.model.random_decoders import small_config
 
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def eight(tmp_path_factory):
-    out = tmp_path_factory.mktemp("eight")
+def run_with_eight(out, *what):
     # Without optimisation: eight programs in one are slow to compile, and this is about where the numbers lie.
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     env = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "error", str(ROOT / "tests/model/eight_devices.py"), str(out)]
+    command = [sys.executable, "-W", "error", str(ROOT / "tests/model/eight_devices.py"), str(out), *what]
     run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=500)
     assert run.returncode == 0, run.stderr[-3000:]
     return json.loads(run.stdout.splitlines()[-1]) | {"out": out}
 
 
-@pytest.mark.parametrize("mesh", list(MESHES)[1:])
-def test_every_mesh_has_the_loss_curve_of_one_device(eight, mesh):
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    return run_with_eight(tmp_path_factory.mktemp("eight"))
+
+
+@pytest.fixture(scope="module")
+def eight_experts(tmp_path_factory):
+    return run_with_eight(tmp_path_factory.mktemp("experts"), "experts")
+
+
+@pytest.mark.parametrize("mesh", [*list(MESHES)[1:], *list(EXPERT_MESHES)[1:]])
+def test_every_mesh_has_the_loss_curve_of_one_device(request, mesh):
     """Sums are made in another order, so float32 rounding is all that may differ."""
-    np.testing.assert_allclose(eight["losses"][mesh], eight["losses"]["one"], rtol=2e-5)
+    losses = request.getfixturevalue("eight" if mesh in MESHES else "eight_experts")["losses"]
+    np.testing.assert_allclose(losses[mesh], losses["one" if mesh in MESHES else "one, experts"], rtol=2e-5)
+
+
+def test_experts_are_cut_and_written_as_they_were(eight_experts):
+    assert eight_experts["parts"] == 4
+    again, whole = ((eight_experts["out"] / d / "model.safetensors").read_bytes() for d in ("again", "whole"))
+    assert again == whole
 
 
 def test_weights_and_moments_are_cut_as_the_mesh_says(eight):
@@ -83,6 +98,7 @@ def mesh_of(**sizes):
         ({"fsdp": 8}, {"mlp_dim": 36}, "mlp has 36 entries and mesh axes fsdp cut it into 8 parts"),
         ({"tensor": 2, "fsdp": 8}, {"mlp_dim": 40}, "mlp has 40 entries and mesh axes tensor, fsdp cut it into 16"),
         ({"tensor": 4}, {}, "num_kv_heads=2 cannot be cut by tensor=4"),
+        ({"expert": 3}, EXPERT_SHAPE, "experts has 4 entries and mesh axes expert cut it into 3 parts"),
         ({"stage": 4}, {}, "num_layers=4 cannot be cut by stage=4: .* a period of 2 layers stays whole"),
     ],
 )
@@ -104,14 +120,15 @@ def test_what_a_mesh_can_just_cut_is_cut():
 
 
 def test_every_weight_has_axes_of_the_table_and_no_mesh_axis_twice():
-    axes = param_axes(small_config())
+    axes, with_experts = param_axes(small_config()), param_axes(small_config(**EXPERT_SHAPE))
     assert axes["embed"] == ("vocab", "embed")
     assert axes["layers"]["attention"]["query"] == ("layers", "heads", "embed")
+    assert with_experts["layers"]["mlp"]["gate"] == ("layers", "experts", "mlp", "embed")
 
     def leaves(tree):
         return [tree] if isinstance(tree, tuple) else [leaf for child in tree.values() for leaf in leaves(child)]
 
-    for names in leaves(axes):
+    for names in leaves(axes) + leaves(with_experts):
         used = [axis for name in names for axis in RULES[name]]
         assert len(used) == len(set(used))
         assert len(spec(names)) == len(names)

@@ -1,5 +1,7 @@
 """The table of families: published parameter counts, and the chat template as jinja renders it."""
 
+from dataclasses import replace
+
 import jinja2
 import pytest
 from jax.tree_util import tree_leaves_with_path
@@ -22,10 +24,38 @@ from model.loop import abstract_params
         ("llama3/8b", 8_030_261_248),
         ("llama3/3.3-70b", 70_553_706_496),
         ("llama3/smollm2-135m", 134_515_008),
+        ("moe/mixtral-8x7b", 46_702_792_704),
     ],
 )
 def test_sizes_have_the_published_number_of_parameters(name, params):
     assert decoder_config(name).num_params == params
+
+
+@pytest.mark.parametrize(
+    ("name", "billions", "active_billions"),  # as published, rounded by their authors
+    [("moe/mixtral-8x7b", 47, 13), ("moe/tanuki-8x8b", 47, 13), ("llama3/8b", 8, 8)],
+)
+def test_a_token_meets_only_the_parameters_of_its_experts(name, billions, active_billions):
+    cfg = decoder_config(name)
+    assert round(cfg.num_params / 1e9) == billions
+    assert round(cfg.num_active_params / 1e9) == active_billions
+
+
+def test_counted_parameters_are_those_that_are_there():
+    for name in ("gemma3/tiny", "moe/tiny"):
+        cfg = decoder_config(name)
+        assert sum(leaf.size for _, leaf in tree_leaves_with_path(abstract_params(cfg))) == cfg.num_params
+
+
+def test_a_model_with_normalised_router_logits_does_not_pass_for_a_mixtral():
+    """transformers and vLLM would compute it without, and say nothing."""
+    cfg = decoder_config("moe/tiny")
+    assert cfg.moe is not None
+    for is_normalised, kind in ((False, "mixtral"), (True, "nestling_moe")):
+        cfg = replace(cfg, moe=replace(cfg.moe, normalise_router_logits=is_normalised))
+        config = FAMILIES["moe"].to_hf_config(cfg, "float32")
+        assert config["model_type"] == kind
+        assert FAMILIES["moe"].from_hf_config(config) == cfg
 
 
 @pytest.mark.parametrize(
@@ -37,6 +67,9 @@ def test_sizes_have_the_published_number_of_parameters(name, params):
         ("llama3/tiny", {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}, "'dynamic'"),
         ("llama3/tiny", {"attention_bias": True}, "attention_bias"),
         ("llama3/tiny", {"hidden_act": "gelu"}, "'gelu'"),
+        ("moe/tiny", {"sliding_window": 4096}, "sliding_window=4096"),
+        ("moe/tiny", {"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, "'yarn'"),
+        ("moe/tiny", {"hidden_act": "gelu"}, "'gelu'"),
     ],
 )
 def test_a_checkpoint_that_computes_otherwise_is_refused(name, changes, said):
@@ -72,7 +105,7 @@ def test_an_unknown_name_is_answered_with_all_known_ones(name):
 
 @pytest.mark.parametrize(
     ("name", "tensors"),
-    [("gemma2/tiny", 13), ("gemma3/tiny", 15), ("llama3/tiny", 12), ("llama3/smollm2-135m", 11)],
+    [("gemma2/tiny", 13), ("gemma3/tiny", 15), ("llama3/tiny", 12), ("llama3/smollm2-135m", 11), ("moe/tiny", 13)],
 )
 def test_weight_tables_name_every_parameter_once(name, tensors):
     cfg = decoder_config(name)
