@@ -257,7 +257,7 @@ class Decoder(nnx.Module):
             segments_BS = whole_length(segments_BT, 1)
             first = place("context") * segments_BT.shape[1]
 
-            def step(layer: Layer, x_BTD: jax.Array, window: int | None, _: None) -> tuple[jax.Array, Any]:
+            def step(layer: Layer, x_BTD: jax.Array, window: int | None) -> tuple[jax.Array, Any]:
                 def attend_row(q_BNTH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array) -> tuple[jax.Array, None]:
                     if cfg.compute.cpu_kernels:
                         return cpu.attention(q_BNTH, k_BKTH, v_BKTH, segments_BT, window, cfg.attn_softcap), None
@@ -277,7 +277,7 @@ class Decoder(nnx.Module):
                 x_BTD, _, router = layer(x_BTD, turns[window], attend_row, segments_BT != 0)
                 return x_BTD, router
 
-            x_BTD, router_L = self._through_layers(x_BTD, step, None)
+            x_BTD, router_L = self._through_layers(x_BTD, step)
             return x_BTD, jax.tree.map(jnp.sum, router_L)
 
         x_BTD = self._embed(tokens_BT, noise_BTD)
@@ -343,8 +343,8 @@ class Decoder(nnx.Module):
             turns[cfg.local_window] = rotation(positions_BT, cfg.head_dim, cfg.local_rope_base)
         return turns
 
-    def _through_layers(self, x: jax.Array, step: Callable[..., tuple[jax.Array, Any]], extra_L: Any) -> Any:
-        """Run step(layer, x, window, extra of the layer) over the depth; returns x and what the steps kept, stacked.
+    def _through_layers(self, x: jax.Array, step: Callable[..., tuple[jax.Array, Any]]) -> tuple[jax.Array, Any]:
+        """Run step(layer, x, window) over the depth; returns x and what the steps gave besides, stacked.
 
         With scan_layers the loop body is one period of the layer pattern, so that windows stay constants; layers
         that fill no whole period follow it.
@@ -352,31 +352,29 @@ class Decoder(nnx.Module):
         graph, stack_L = nnx.split(self.layers)
         windows, period = self.cfg.layer_windows, len(self.cfg.layer_pattern)
 
-        def run(x: jax.Array, weights: Any, extra: Any, window: int | None) -> tuple[jax.Array, Any]:
-            return step(nnx.merge(graph, weights), x, window, extra)
+        def run(x: jax.Array, weights: Any, window: int | None) -> tuple[jax.Array, Any]:
+            return step(nnx.merge(graph, weights), x, window)
 
-        def several(x: jax.Array, scanned: Any, first: int, *, in_loop: bool) -> tuple[jax.Array, Any]:
-            one, kept = self._rematerialised(run, in_loop), []
-            leaves, structure = jax.tree.flatten(scanned)
+        def several(x: jax.Array, layers: Any, first: int, *, in_loop: bool) -> tuple[jax.Array, Any]:
+            one, given = self._rematerialised(run, in_loop), []
+            leaves, structure = jax.tree.flatten(layers)
             for i, own in enumerate(zip(*map(unstack, leaves), strict=True)):
-                weights, extra = jax.tree.unflatten(structure, own)
-                x, out = one(x, weights, extra, windows[first + i])
-                kept.append(out)
-            return x, jax.tree.map(lambda *a: jnp.stack(a), *kept)
+                x, out = one(x, jax.tree.unflatten(structure, own), windows[first + i])
+                given.append(out)
+            return x, jax.tree.map(lambda *a: jnp.stack(a), *given)
 
-        scanned_L = (stack_L, extra_L)
         num_layers = self.layers.attention_norm.scale.shape[0]  # those of this stage
         whole = num_layers // period * period if self.cfg.compute.scan_layers else 0
-        kept = []
+        given = []
         if whole:
-            periods = jax.tree.map(lambda a: a[:whole].reshape(whole // period, period, *a.shape[1:]), scanned_L)
+            periods = jax.tree.map(lambda a: a[:whole].reshape(whole // period, period, *a.shape[1:]), stack_L)
             x, out = jax.lax.scan(lambda x, layers: several(x, layers, 0, in_loop=True), x, periods)
-            kept.append(jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), out))
+            given.append(jax.tree.map(lambda a: a.reshape(whole, *a.shape[2:]), out))
         if whole < num_layers:
-            rest = jax.tree.map(lambda a: a[whole:], scanned_L)
+            rest = jax.tree.map(lambda a: a[whole:], stack_L)
             x, out = several(x, rest, whole, in_loop=False)
-            kept.append(out)
-        return x, jax.tree.map(lambda *a: jnp.concatenate(a), *kept)
+            given.append(out)
+        return x, jax.tree.map(lambda *a: jnp.concatenate(a), *given)
 
     def _rematerialised(self, run: Callable[..., Any], in_loop: bool) -> Callable[..., Any]:
         """A layer of which the backward pass keeps what the policy names; gathered weights it never keeps."""
@@ -388,4 +386,4 @@ class Decoder(nnx.Module):
         else:
             return run
         # Between the loops of the two passes nothing can be merged, so nothing has to prevent it.
-        return jax.checkpoint(run, static_argnums=3, policy=policy, prevent_cse=not in_loop)
+        return jax.checkpoint(run, static_argnums=2, policy=policy, prevent_cse=not in_loop)
