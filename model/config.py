@@ -32,6 +32,9 @@ class ComputeConfig:
     compile for hardware that is not there."""
     loss_chunk_tokens: int = 2048
     """Logits in memory at a time, over all sequences of a batch; the loss never holds [tokens, vocab] beyond this."""
+    quantization: Literal["none", "int8", "fp8"] = "none"
+    """Products with the weights of attention and MLP in 8 bits, forward and backward (`model/quantized.py`; needs the
+    [quant] extra). Coarser than bfloat16. Experts, the embedding and the scores of words stay in dtype."""
     cpu_kernels: bool = False
     """Use `model/cpu.py` in place of plain autodiff; one process with one CPU device only."""
     microbatches: int = 1
@@ -42,6 +45,12 @@ class ComputeConfig:
         _choice("dtype", self.dtype, ("float32", "bfloat16"))
         _choice("remat", self.remat, ("none", *REMAT))
         _choice("attention", self.attention, ("auto", "reference", "chunked", "splash"))
+        _choice("quantization", self.quantization, ("none", "int8", "fp8"))
+        if self.cpu_kernels and self.quantization != "none":
+            raise ValueError(
+                f"cpu_kernels=True with quantization={self.quantization!r}: the kernels for CPUs multiply in dtype, so "
+                "the quantization would be ignored. Set cpu_kernels=False, or quantization='none'."
+            )
         for name in ("loss_chunk_tokens", "microbatches"):
             _at_least(name, getattr(self, name), 1)
 

@@ -21,11 +21,19 @@ from model.config import REMAT, ComputeConfig, DecoderConfig, RopeScaling
 from model.mlp import GATED, new_weight
 from model.moe import MoE, RouterSums
 from model.pipeline import through_stages
+from model.quantized import quantized_einsum
 from model.sharding import GATHERED, enter_tensor, leave_tensor, parts, place, whole_length, whole_rows
 from model.vocab_parallel import looked_up
 
 # attend(queries, keys, values) -> mixed values and whatever the caller wants back from the layer
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+
+
+def product(equation: str, x: jax.Array, w: jax.Array, compute: ComputeConfig) -> jax.Array:
+    """Activations times a weight in the type of x, added up in float32 or, of 8-bit operands, in 32 bits."""
+    if compute.quantization != "none":
+        return quantized_einsum(equation, x, w, compute.quantization)
+    return jnp.einsum(equation, x, w)
 
 
 def to_rows(x_BTD: jax.Array, w_FD: jax.Array, compute: ComputeConfig) -> jax.Array:
@@ -34,7 +42,7 @@ def to_rows(x_BTD: jax.Array, w_FD: jax.Array, compute: ComputeConfig) -> jax.Ar
         B, T, D = x_BTD.shape
         return cpu.linear_rows(x_BTD.reshape(B * T, D), w_FD).reshape(B, T, -1)
     w_FD = whole_rows(w_FD, x_BTD.dtype)
-    return jnp.einsum("BTD,FD->BTF", x_BTD, w_FD)
+    return product("BTD,FD->BTF", x_BTD, w_FD, compute)
 
 
 def from_rows(x_BTF: jax.Array, w_FD: jax.Array, compute: ComputeConfig) -> jax.Array:
@@ -43,7 +51,7 @@ def from_rows(x_BTF: jax.Array, w_FD: jax.Array, compute: ComputeConfig) -> jax.
         B, T, F = x_BTF.shape
         return cpu.linear_columns(x_BTF.reshape(B * T, F), w_FD).reshape(B, T, -1)
     w_FD = whole_rows(w_FD, x_BTF.dtype)
-    return jnp.einsum("BTF,FD->BTD", x_BTF, w_FD)
+    return product("BTF,FD->BTD", x_BTF, w_FD, compute)
 
 
 def to_heads(x_BTD: jax.Array, w: jax.Array, head_dim: int, compute: ComputeConfig) -> jax.Array:
@@ -52,7 +60,7 @@ def to_heads(x_BTD: jax.Array, w: jax.Array, head_dim: int, compute: ComputeConf
         B, T, _ = x_BTD.shape
         return jnp.swapaxes(to_rows(x_BTD, w, compute).reshape(B, T, -1, head_dim), 1, 2)
     w_NHD = whole_rows(w, x_BTD.dtype).reshape(-1, head_dim, x_BTD.shape[-1])
-    return jnp.einsum("BTD,NHD->BNTH", x_BTD, w_NHD)
+    return product("BTD,NHD->BNTH", x_BTD, w_NHD, compute)
 
 
 def from_heads(x_BNTH: jax.Array, w: jax.Array, compute: ComputeConfig) -> jax.Array:
@@ -61,7 +69,7 @@ def from_heads(x_BNTH: jax.Array, w: jax.Array, compute: ComputeConfig) -> jax.A
     if compute.cpu_kernels:
         return from_rows(jnp.swapaxes(x_BNTH, 1, 2).reshape(B, T, N * H), w, compute)
     w_NHD = whole_rows(w, x_BNTH.dtype).reshape(N, H, -1)
-    return jnp.einsum("BNTH,NHD->BTD", x_BNTH, w_NHD)
+    return product("BNTH,NHD->BTD", x_BNTH, w_NHD, compute)
 
 
 @jax.custom_vjp

@@ -72,6 +72,10 @@ class TrainConfig(StageConfig):
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="Type of activations; weights and their moments stay float32."
     )
+    quantization: Literal["none", "int8", "fp8"] = Field(
+        default="none",
+        description="Matrix products of attention and MLP in 8 bits, forward and backward; needs the [quant] extra.",
+    )
     export_dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the released weights.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Of initial weights, order of documents, and noise.")
 
@@ -190,6 +194,7 @@ class TrainConfig(StageConfig):
             dtype=self.dtype,
             remat=self.remat,
             attention=self.attention,
+            quantization=self.quantization,
             microbatches=self.pipeline_parts,
             scan_layers=not on_cpu,
             cpu_kernels=on_cpu and alone,

@@ -78,6 +78,11 @@ def test_how_to_compute_is_checked_too():
         ComputeConfig(dtype="float16")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="loss_chunk_tokens=0"):
         ComputeConfig(loss_chunk_tokens=0)
+    with pytest.raises(ValueError, match="quantization='int4'"):
+        ComputeConfig(quantization="int4")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"cpu_kernels=True with quantization='int8'.*would be ignored"):
+        ComputeConfig(quantization="int8", cpu_kernels=True)
+    assert ComputeConfig(quantization="int8").cpu_kernels is False
 
 
 def test_configs_are_hashable_and_equal_by_value():
