@@ -1,6 +1,7 @@
 """The shape of the repository: what style.md section 3 promises a reader."""
 
 import re
+import subprocess
 from importlib import import_module
 from pathlib import Path
 
@@ -43,3 +44,17 @@ def test_nothing_in_the_product_reads_the_shared_folder_or_names_a_registry_host
         if re.search(r"\.\./shared|/work/|pypi\.org|registry\.npmjs|deb\.debian\.org", path.read_text(errors="replace"))
     ]
     assert found == []
+
+
+def test_make_refuses_an_interpreter_that_does_not_run_rather_than_testing_another():
+    done = subprocess.run(["make", "-n", "install", "PY=python3.99"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "PY=python3.99 does not run here" in done.stderr
+
+
+@pytest.mark.parametrize("lock", ["base", "dev"])
+def test_one_lock_pins_a_jax_for_each_side_of_python_3_12(lock):
+    lines = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split(" ; python_full_version ") for line in lines if line.startswith("jax=="))
+    assert sorted(condition[:2].strip() for condition in pins.values()) == ["<", ">="]
+    assert {condition.split("'")[1] for condition in pins.values()} == {"3.12"}
