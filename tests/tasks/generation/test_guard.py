@@ -40,6 +40,12 @@ def alive(pids: list[int]) -> list[int]:
     return [pid for pid in pids if pid in living]
 
 
+def escaped(watcher: int) -> list[int]:
+    """Descendants that made a session of their own, which no record holds."""
+    found = descendants(watcher)
+    return [p.pid for p in guard.processes() if p.pid in found and p.session == p.pid and p.parent != watcher]
+
+
 def until(condition, seconds: float = 15.0) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -60,7 +66,7 @@ def family(tmp_path):
     )
     assert parent.stdout is not None
     watcher = int(parent.stdout.readline())
-    assert until(lambda: len(descendants(watcher)) == 4 and record.exists())
+    assert until(lambda: len(descendants(watcher)) == 4 and len(escaped(watcher)) == 1 and record.exists())
     pids = descendants(watcher)
     yield parent, watcher, pids, record
     for pid in [parent.pid, watcher, *pids]:
@@ -92,10 +98,10 @@ def test_when_the_server_dies_its_children_die_too(family):
 
 def test_what_is_left_when_guard_and_parent_are_killed_together_is_swept_by_the_next_start(family):
     parent, watcher, pids, record = family
-    escaped = [p.pid for p in guard.processes() if p.pid in pids and p.session == p.pid and p.parent != watcher]
+    left = [pid for pid in pids if pid not in escaped(watcher)]  # what made a session of its own is beyond the record
     os.kill(watcher, signal.SIGKILL)
     parent.kill()
-    left = [pid for pid in pids if pid not in escaped]  # what made a session of its own is beyond the record
+    assert until(lambda: not alive([watcher, parent.pid]))  # a guard that lives cleans up itself: sweep leaves it alone
     guard.sweep(record)
     assert until(lambda: not alive(left))
     assert not record.exists()
