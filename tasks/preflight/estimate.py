@@ -86,7 +86,7 @@ class Estimate:
     refusal: str
     params: int
     model_flops: float
-    """6 N T, of a device and step."""
+    """6 N T, of a device and step; of a mixture N is what a token goes through."""
     attention_model_flops: float
     """Forward and backward over visible scores, which 6 N T leaves out."""
     memory: Memory | None = None

@@ -1,8 +1,8 @@
 """The step-time model: walk the schedule in order, with collectives in one serial queue beside the TensorCore.
 
-step = XLA's estimated cycles / clock + kernels (priced by hand) + stalls. A stall is the time that the TensorCore
-waits: all of a synchronous collective, and of an asynchronous one what is left when its `done` comes up. Collectives
-beside the TensorCore wait for each other, because each generation has one engine for them (v6e: one SparseCore ring).
+step = XLA's estimated cycles / clock (no matmul above peak) + kernels (priced by hand) + stalls. A stall is when the
+TensorCore waits: all of a synchronous collective, and of an asynchronous one what is left when its `done` comes up.
+Collectives beside the TensorCore wait for each other, because each generation has one engine for them.
 Each run of a loop's body starts with an empty queue.
 
 Left out: contention for HBM between collectives and compute, PCIe, the network between slices, input and logging.
@@ -154,10 +154,12 @@ class _Walk:
             elif phase:
                 queue.leave(self._module.channel(op))
             else:
-                seconds = op.estimated_cycles / self._slice.chip.clock_hz
+                flops = matmul_flops(self._module, here, op)
+                chip = self._slice.chip
+                # Some estimates are below what the matrix units can do; none may be.
+                seconds = max(op.estimated_cycles / chip.clock_hz, flops / chip.peak_flops)
                 line.compute_s += seconds
-                if matmul_flops(self._module, here, op):
-                    line.matmul_s += seconds
+                line.matmul_s += seconds if flops else 0.0
             queue.enter(entered.get(op.name, ""))
             if op.kind.endswith("-done"):
                 queue.leave(_first(op, entered))

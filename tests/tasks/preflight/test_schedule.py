@@ -115,6 +115,22 @@ def test_a_kernel_takes_the_time_that_is_given_for_it_and_hides_a_gather():
     assert found.stall_s * 1e3 == pytest.approx(0.3, abs=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("cycles_ms", "expected_ms"),
+    [
+        pytest.param(0.5, 2 * 8192**3 / 918e12 * 1e3, id="an estimate above peak is not believed"),
+        pytest.param(2.0, 2.0, id="one below peak is"),
+    ],
+)
+def test_no_matmul_is_faster_than_the_matrix_units(cycles_ms, expected_ms):
+    text = programs.module(
+        "  %a = bf16[8192,8192]{1,0} parameter(1)",
+        '  %c = bf16[8192,8192]{1,0} convolution(%a, %a), dim_labels=bf_io->bf, backend_config={"estimated_cycles":"'
+        f'{round(cycles_ms * programs.CYCLES_PER_MS)}"}}',
+    )
+    assert line(text).matmul_s * 1e3 == pytest.approx(expected_ms, rel=1e-5)
+
+
 def test_a_collective_that_never_ends_is_not_taken_for_a_schedule():
     endless = programs.module(programs.start("a", MB, "gather_a"), others=(programs.gather("gather_a", MB),))
     with pytest.raises(AssertionError, match="never end"):
