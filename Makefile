@@ -49,7 +49,7 @@ tpu: .venv-tpu/.done ## Google's TPU compiler for `preflight` (.venv-tpu); it ne
 
 # libtpu alone, the version that the installed JAX asks for: inside .venv it would make JAX look for chips.
 .venv-tpu/.done: .venv/.done
-	@test -x .venv-tpu/bin/python || $(PY) -m venv .venv-tpu
+	@test -x .venv-tpu/bin/python || $(PYTHON) -m venv .venv-tpu
 	@UV_LINK_MODE=copy $(BIN)/uv pip install -q --no-deps --python .venv-tpu/bin/python "$$($(BIN)/python -c \
 		'import importlib.metadata as m; print(*[r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")])')"
 	@touch $@
