@@ -109,7 +109,7 @@ def _ours(size: str, slice_: str, rows: int, remat: str, cache: Path) -> Estimat
     step = trained_step(run).model_copy(
         update={
             "rows": rows * _chips(slice_),
-            "micro_batches": 1,
+            "accumulate": 1,
             "compute": asdict(run.compute("tpu")) | {"remat": remat},
         }
     )

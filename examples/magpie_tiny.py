@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from flows.presets import SMOLLM2
+from flows.teachers import SMOLLM2
 from tasks.artifact import produce
 from tasks.generation.answer_store import AnswerStore
 from tasks.generation.answers import Tally, answer_all

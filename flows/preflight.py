@@ -50,7 +50,7 @@ def trained_step(run: TrainConfig) -> TrainedStep:
         model=run.model,
         seq_len=run.seq_len,
         rows=run.rows,
-        micro_batches=run.micro_batches,
+        accumulate=run.accumulate,
         total_tokens=run.total_tokens,
         mesh=asdict(run.mesh.to_model()),
         compute=asdict(run.compute("tpu")),

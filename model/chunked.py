@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from model.mask import NEGATIVE, packed_mask
+
 QUERY_BLOCK = KEY_BLOCK = 256
-NEGATIVE = -2.0e38  # a maximum before the first logit; finite, so that differences have no NaN
 
 
 class Operands(NamedTuple):
@@ -182,11 +183,7 @@ def _logits(x: Operands, shape: Shape, q_BKRH: jax.Array, rows: tuple[jax.Array,
     (segments_BT, places_T), at = rows, j * shape.key_block
     k_BKSH, v_BKSH = (lax.dynamic_slice_in_dim(a, at, shape.key_block, axis=2) for a in (x.k, x.v))
     segments_BS = lax.dynamic_slice_in_dim(x.key_segments, at, shape.key_block, axis=1)
-    distance_TS = places_T[:, None] - (at + jnp.arange(shape.key_block))[None, :]
-    near_TS = distance_TS >= 0
-    if shape.window is not None:
-        near_TS &= distance_TS < shape.window
-    mask_BTS = near_TS & (segments_BT[:, :, None] == segments_BS[:, None, :])
+    mask_BTS = packed_mask(segments_BT, segments_BS, places_T, at + jnp.arange(shape.key_block), shape.window)
     B, T, S = mask_BTS.shape
     G = q_BKRH.shape[2] // T
     mask_BKRS = jnp.broadcast_to(mask_BTS[:, None, None], (B, 1, G, T, S)).reshape(B, 1, G * T, S)

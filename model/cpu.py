@@ -17,12 +17,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
 
+from model.mask import packed_mask
+
 GELU_SLOPE, GELU_CUBE = (2 / math.pi) ** 0.5, 0.044715
 ATTENTION_CHUNK = 128  # query positions at a time; what lies wholly outside the mask is never computed
 LARGEST_UNSHIFTED = 80.0  # exp of logits capped here stays far inside float32, even summed over 256,000 of them
 MOST_CHUNKS = 16  # each is compiled on its own
 LONGEST_KEPT = 1024  # positions of a row up to which attention weights are kept for the backward pass
-
 
 # The scheduler that saves memory costs no time here; the default one takes 13 % more room for temporary arrays.
 COMPILER_OPTIONS: dict[str, bool | str] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
@@ -121,9 +122,8 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
 
 
 def _rms_norm_fwd(x_in: jax.Array, scale: jax.Array, eps: float) -> Any:
-    x_in = lax.optimization_barrier(
-        x_in
-    )  # else XLA carries the float32 that x_in was rounded from to the backward pass
+    # Without a barrier XLA carries the float32 that x_in was rounded from to the backward pass.
+    x_in = lax.optimization_barrier(x_in)
     x = x_in.astype(jnp.float32)
     inverse = lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps)
     return (x * inverse * scale).astype(x_in.dtype), (x_in, inverse, scale)
@@ -261,9 +261,8 @@ def _chunk_weights(q_PRH, k_PSH, segments_BT, span, window, softcap):
     P, R, _ = q_PRH.shape
     B = segments_BT.shape[0]
     C, S = hi - at, hi - lo
-    distance_CS = (at + jnp.arange(C))[:, None] - (lo + jnp.arange(S))[None, :]
-    mask_CS = distance_CS >= 0 if window is None else (distance_CS >= 0) & (distance_CS < window)
-    mask_BCS = mask_CS & (segments_BT[:, at:hi, None] == segments_BT[:, None, lo:hi])
+    places_C, places_S = at + jnp.arange(C), lo + jnp.arange(S)
+    mask_BCS = packed_mask(segments_BT[:, at:hi], segments_BT[:, lo:hi], places_C, places_S, window)
     logits_PRS = product(q_PRH, k_PSH, -1, -1)
     shape = (B, P // B, R // C, C, S)
     mask_PRS = jnp.broadcast_to(mask_BCS[:, None, None], shape).reshape(P, R, S)

@@ -335,7 +335,7 @@ class Decoder(nnx.Module):
         return logits_BTV if cap is None else cap * jnp.tanh(logits_BTV / cap)
 
     def _embed(self, tokens_BT: jax.Array, noise_BTD: jax.Array | None = None) -> jax.Array:
-        x_BTD: jax.Array = looked_up(self.embed[...], tokens_BT, self.cfg.compute.dtype)  # pyright: ignore[reportAssignmentType]
+        x_BTD: Any = looked_up(self.embed[...], tokens_BT, self.cfg.compute.dtype)
         if noise_BTD is not None:
             x_BTD = (x_BTD + noise_BTD).astype(x_BTD.dtype)
         if self.cfg.scale_embeddings:

@@ -70,5 +70,5 @@ def rows_here(tree: Any) -> Any:
     return jax.tree.map(own, tree)
 
 
-def _cut(x: jax.Array, parts: int) -> jax.Array:
-    return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
+def _cut(x: jax.Array, M: int) -> jax.Array:
+    return x.reshape(M, x.shape[0] // M, *x.shape[1:])

@@ -131,7 +131,7 @@ def whole_length(x: jax.Array, axis: int) -> jax.Array:
 
 
 def sum_over(x: Any, *axes: str) -> Any:
-    """A tree of sums over mesh axes. Not for use under autodiff: there, `psum` is its own transpose."""
+    """A tree of sums over mesh axes. Its gradient is summed over the devices too: each made its own loss of the sum."""
     axes = tuple(axis for axis in axes if parts(axis) > 1)
     return jax.lax.psum(x, axes) if axes else x
 

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from model.attention import NEGATIVE
+from model.mask import NEGATIVE
 from model.sharding import TILE, max_over, parts, place, scattered_rows, sum_over, whole_rows, whole_tiles
 
 
@@ -142,18 +142,18 @@ def looked_up(table_RD: jax.Array, tokens_BT: jax.Array, dtype: str) -> jax.Arra
     """The table's rows of these tokens in `dtype` [B, T, D]. Their gradients are added up in float32, row by row."""
     if parts("fsdp", "tensor") == 1:
         return table_RD[tokens_BT].astype(dtype)
-    w_VD = whole_rows(whole_tiles(table_RD), dtype)
-    row_BT, is_here_BT = _table_rows(tokens_BT, table_RD.shape[0])
+    tiled_RD = whole_tiles(table_RD)
+    w_VD = whole_rows(tiled_RD, dtype)
+    row_BT, is_here_BT = _table_rows(tokens_BT, table_RD.shape[0], tiled_RD.shape[0])
     return sum_over(jnp.where(is_here_BT[..., None], w_VD[row_BT], 0), "tensor")
 
 
-def _table_rows(tokens_BT: jax.Array, R: int) -> tuple[jax.Array, jax.Array]:
-    """Where tokens stand in the gathered table, of which each device gave R rows and a tile's rest; and if they do."""
+def _table_rows(tokens_BT: jax.Array, R: int, tiled: int) -> tuple[jax.Array, jax.Array]:
+    """Where tokens stand in the gathered table, and if they do. Each device gave R rows, filled up to `tiled` rows."""
     here_BT = tokens_BT - place("tensor") * R * parts("fsdp")
     is_here_BT = (here_BT >= 0) & (here_BT < R * parts("fsdp"))
     here_BT = jnp.where(is_here_BT, here_BT, 0)
-    padded = R if parts("fsdp", "tensor") == 1 else -(-R // TILE) * TILE
-    return here_BT // R * padded + here_BT % R, is_here_BT
+    return here_BT // R * tiled + here_BT % R, is_here_BT
 
 
 def _looked_up_fwd(table_RD: jax.Array, tokens_BT: jax.Array, dtype: str) -> Any:
@@ -163,10 +163,11 @@ def _looked_up_fwd(table_RD: jax.Array, tokens_BT: jax.Array, dtype: str) -> Any
 def _looked_up_bwd(dtype: str, kept: Any, d_BTD: jax.Array) -> Any:
     table_RD, tokens_BT = kept
     R, D = table_RD.shape
-    row_BT, is_here_BT = _table_rows(tokens_BT, R)
+    tiled = whole_tiles(table_RD).shape[0]
+    row_BT, is_here_BT = _table_rows(tokens_BT, R, tiled)
     d_BTD = jnp.where(is_here_BT[..., None], d_BTD.astype(jnp.float32), 0)
-    rows = whole_tiles(table_RD).shape[0] * parts("fsdp")
-    return scattered_rows(jnp.zeros((rows, D), jnp.float32).at[row_BT].add(d_BTD), dtype)[:R], None
+    d_w_VD = jnp.zeros((tiled * parts("fsdp"), D), jnp.float32).at[row_BT].add(d_BTD)
+    return scattered_rows(d_w_VD, dtype)[:R], None
 
 
 looked_up.defvjp(_looked_up_fwd, _looked_up_bwd)

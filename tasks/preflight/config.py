@@ -18,7 +18,7 @@ class TrainedStep(BaseModel):
     vocab_size: int = Field(default=0, ge=0, description="Rows of the table; 0 = the size's published number.")
     seq_len: int = Field(gt=1, description="Tokens in one row.")
     rows: int = Field(ge=1, description="Rows in one optimizer step, over all devices.")
-    micro_batches: int = Field(default=1, ge=1, description="Parts of a batch computed one after another.")
+    accumulate: int = Field(default=1, ge=1, description="Parts of a batch computed one after another.")
     total_tokens: int | None = Field(default=None, description="Tokens of the whole run; none = not known yet.")
     mesh: dict[str, int] = Field(description="Devices along each mesh axis.")
     compute: dict[str, Any] = Field(description="Fields of model.config.ComputeConfig.")
@@ -32,7 +32,7 @@ class TrainedStep(BaseModel):
     @property
     def rows_at_once(self) -> float:
         """Rows that a device computes at the same time."""
-        return self.rows / self.batch_parts / self.micro_batches
+        return self.rows / self.batch_parts / self.accumulate
 
     def variant(self, *, rows_at_once: int, remat: str) -> Self:
         """The same step with so many rows of a device at the same time.
@@ -44,7 +44,7 @@ class TrainedStep(BaseModel):
         return self.model_copy(
             update={
                 "rows": self.rows if whole else rows_at_once * self.batch_parts,
-                "micro_batches": per_device // rows_at_once if whole else 1,
+                "accumulate": per_device // rows_at_once if whole else 1,
                 "compute": self.compute | {"remat": remat},
             }
         )

@@ -78,7 +78,7 @@ class Estimate:
 
     remat: str
     rows_at_once: float
-    micro_batches: int
+    accumulate: int
     rows: int
     digest: str
     compile_s: float
@@ -117,7 +117,7 @@ def estimate(compiled: Compiled, step: TrainedStep, cfg: DecoderConfig, config: 
     base = Estimate(
         remat=str(step.compute["remat"]),
         rows_at_once=step.rows_at_once,
-        micro_batches=step.micro_batches,
+        accumulate=step.accumulate,
         rows=step.rows,
         digest=compiled.digest,
         compile_s=compiled.facts["compile_s"],
@@ -186,7 +186,7 @@ def _measured(
 
 
 _BASE = (
-    "remat", "rows_at_once", "micro_batches", "rows", "digest", "compile_s", "fits", "refusal", "params",
+    "remat", "rows_at_once", "accumulate", "rows", "digest", "compile_s", "fits", "refusal", "params",
     "model_flops", "attention_model_flops",
 )  # fmt: skip
 

@@ -88,7 +88,7 @@ def program_of(step: TrainedStep, config: PreflightConfig) -> dict[str, Any]:
         "optimizer": step.optimizer,
         "seq_len": step.seq_len,
         "rows": step.rows,
-        "accumulate": step.micro_batches,
+        "accumulate": step.accumulate,
     }
 
 
@@ -106,10 +106,10 @@ def require_whole(step: TrainedStep, slice_: Slice) -> None:
             f"mesh={step.mesh} is {devices} devices, {slice_} has {slice_.devices}: every device has its place in the "
             f"mesh. Change the mesh of the run (--set mesh.fsdp={slice_.devices}), or the slice."
         )
-    parts = step.batch_parts * step.micro_batches
+    parts = step.batch_parts * step.accumulate
     if step.rows % parts:
         raise ConfigError(
-            f"{step.rows} rows in a batch cannot be cut into {parts} equal parts (mesh and micro_batches): every "
+            f"{step.rows} rows in a batch cannot be cut into {parts} equal parts (mesh and accumulate): every "
             f"device computes as many rows. Use a batch of {parts * max(1, step.rows // parts)} rows."
         )
 

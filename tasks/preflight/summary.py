@@ -108,7 +108,7 @@ def refusal(verdict: Mapping[str, Any]) -> str:
     """Why a run is refused, and what to do."""
     own, best = verdict["own"], verdict["best"]
     remedy = (
-        f"It fits with {best['rows_at_once']:g} rows at once and remat {best['remat']!r}: change micro_batches and "
+        f"It fits with {best['rows_at_once']:g} rows at once and remat {best['remat']!r}: change accumulate and "
         "remat of the run so."
         if best
         else "Nothing smaller that was tried fits: take a larger slice, or cut the model further (mesh)."

@@ -66,8 +66,8 @@ def _train(spec: RunSpec, stop: threading.Event) -> None:
             ) from error
         raise ConfigError(
             f"out of memory with batch_tokens={spec.config.batch_tokens:,}, "
-            f"micro_batches={spec.config.micro_batches}, remat={spec.config.remat!r}: {str(error)[:300]}. A rerun "
-            "would fail again. Raise micro_batches, set remat to full, or use more devices."
+            f"accumulate={spec.config.accumulate}, remat={spec.config.remat!r}: {str(error)[:300]}. A rerun "
+            "would fail again. Raise accumulate, set remat to full, or use more devices."
         ) from error
 
 

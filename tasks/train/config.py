@@ -79,10 +79,8 @@ class TrainConfig(StageConfig):
     export_dtype: Literal["float32", "bfloat16"] = Field(default="float32", description="Type of the released weights.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Of initial weights, order of documents, and noise.")
 
-    micro_batches: int = operational_field(
-        "Parts of a batch computed one after another to save memory.", default=1, ge=1
-    )
-    pipeline_parts: int = operational_field(
+    accumulate: int = operational_field("Parts of a batch computed one after another to save memory.", default=1, ge=1)
+    microbatches: int = operational_field(
         "Parts that a device's rows are taken in on their way through the stages of mesh.stage; more wait less.",
         default=1,
         ge=1,
@@ -125,9 +123,9 @@ class TrainConfig(StageConfig):
             )
         for name, parts in (
             ("streams", self.streams),
-            ("micro_batches", self.micro_batches),
+            ("accumulate", self.accumulate),
             ("mesh", self._row_parts),
-            ("mesh with micro_batches and pipeline_parts", self._row_parts * self.micro_batches * self.pipeline_parts),
+            ("mesh with accumulate and microbatches", self._row_parts * self.accumulate * self.microbatches),
         ):
             if self.rows % parts:
                 raise ValueError(
@@ -195,7 +193,7 @@ class TrainConfig(StageConfig):
             remat=self.remat,
             attention=self.attention,
             quantization=self.quantization,
-            microbatches=self.pipeline_parts,
+            microbatches=self.microbatches,
             scan_layers=not on_cpu,
             cpu_kernels=on_cpu and alone,
             # Devices that share the table gather it block by block: small blocks hide behind the one before.

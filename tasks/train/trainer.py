@@ -114,7 +114,7 @@ class _Trainer:
 
     def _loop(self, state: TrainState, feed: Any, checkpoints: Checkpoints) -> TrainState:
         step_of = make_train_step(
-            self._cfg, self._optimizer, mesh=self._mesh, accumulate=self._config.micro_batches, loss=self._loss()
+            self._cfg, self._optimizer, mesh=self._mesh, accumulate=self._config.accumulate, loss=self._loss()
         )
         log.info("%s steps of %s tokens from step %s", self._steps, f"{self._config.batch_tokens:,}", self._at.step)
         pending: _Pending | None = None

@@ -48,9 +48,9 @@ def test_every_large_training_preset_can_be_preflighted():
         pytest.param("pretrain/tiny", [], "tiny", ["run=pretrain/tiny"], id="a run without a row"),
         pytest.param(
             "cpt/27b",
-            ["micro_batches=2", "search=false", "mesh.fsdp=128", "ingest/tiny.only=[]"],
+            ["accumulate=2", "search=false", "mesh.fsdp=128", "ingest/tiny.only=[]"],
             "cpt-27b",
-            ["cpt/27b.micro_batches=2", "search=false", "cpt/27b.mesh.fsdp=128", "ingest/tiny.only=[]"],
+            ["cpt/27b.accumulate=2", "search=false", "cpt/27b.mesh.fsdp=128", "ingest/tiny.only=[]"],
             id="keys of the run, of the preflight, of another flow",
         ),
         pytest.param(
@@ -67,9 +67,9 @@ def test_knobs_of_a_preflight_and_of_a_training_run_have_different_names():
 
 
 def test_a_change_of_the_run_changes_the_step():
-    found = config_of("cpt-27b", {("cpt", "27b"): {"micro_batches": 2}})
+    found = config_of("cpt-27b", {("cpt", "27b"): {"accumulate": 2}})
     assert found.step is not None
-    assert (found.step.micro_batches, found.step.rows_at_once) == (2, 1)
+    assert (found.step.accumulate, found.step.rows_at_once) == (2, 1)
 
 
 def test_a_run_that_trains_nothing_is_refused():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from flows.presets import GEMMA3_270M, SMOLLM2
+from flows.teachers import GEMMA3_270M, SMOLLM2
 from model.convert import load_gguf, load_hf
 from model.generate import generate, sequence_nats
 from tasks.artifact import produce

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.presets import SMOLLM2
+from flows.teachers import SMOLLM2
 from tasks.artifact import Artifact, produce
 from tasks.errors import HostFault
 from tasks.generation import guard

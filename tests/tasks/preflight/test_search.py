@@ -25,7 +25,7 @@ class Chip:
             tokens_per_s_per_chip=speed, roofline_s=1, roofline_bound="compute",
         )  # fmt: skip
         return Estimate(
-            remat=remat, rows_at_once=rows, micro_batches=1, rows=rows, digest="", compile_s=0, fits=fits,
+            remat=remat, rows_at_once=rows, accumulate=1, rows=rows, digest="", compile_s=0, fits=fits,
             refusal="" if fits else "too large", params=1, model_flops=1, attention_model_flops=0,
             time=time if fits else None,
         )  # fmt: skip

@@ -21,7 +21,7 @@ STEP = TrainedStep(
     model="gemma2/tiny",
     seq_len=512,
     rows=8,
-    micro_batches=1,
+    accumulate=1,
     total_tokens=4_096_000,
     mesh={"data": 1, "fsdp": 4, "tensor": 1},
     compute=asdict(ComputeConfig(dtype="bfloat16", remat="full")),

@@ -29,7 +29,7 @@ def config(**changes) -> TrainConfig:
         pytest.param({"epochs": 2}, "length of a run is said once", id="two lengths"),
         pytest.param({"total_tokens": 4095}, "less than one step", id="less than a step"),
         pytest.param({"streams": 3}, "streams cuts 8 rows", id="streams do not divide rows"),
-        pytest.param({"micro_batches": 3}, "micro_batches cuts 8 rows", id="parts do not divide rows"),
+        pytest.param({"accumulate": 3}, "accumulate cuts 8 rows", id="parts do not divide rows"),
         pytest.param({"mesh": {"fsdp": 16}}, "mesh cuts 8 rows", id="more devices than rows"),
         pytest.param({"seq_len": 1024}, r"longer than gemma2/tiny is meant for \(512\)", id="too long"),
         pytest.param({"model": "gemma2/3b"}, "Choose one of gemma2/2b", id="unknown size"),
@@ -66,7 +66,7 @@ def test_warmup_in_steps_wins_over_the_fraction(changes, warmup):
 def test_where_and_how_fast_is_not_part_of_the_identity():
     here = config()
     there = config(
-        mesh={"fsdp": 4}, micro_batches=2, needs="tpu", save_every_steps=7, keep=1, allow_rollback=True, log_every=2,
+        mesh={"fsdp": 4}, accumulate=2, needs="tpu", save_every_steps=7, keep=1, allow_rollback=True, log_every=2,
         preempt_budget=1, fault_budget=0, remat="full", launcher="local", data="x", base="y", tokenizer="z",
     )  # fmt: skip
     assert here.semantic() == there.semantic()

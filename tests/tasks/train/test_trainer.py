@@ -195,7 +195,7 @@ def test_a_run_never_goes_on_as_another_run(tmp_path, text_pack):
     with pytest.raises(ConfigError, match=r"peak_lr: 0.01 -> 0.02"):
         train(nano_spec(tmp_path, text_pack, peak_lr=0.02), never)
     # What says only how to run may change.
-    train(nano_spec(tmp_path, text_pack, save_every_steps=5, micro_batches=1, log_every=3), never)
+    train(nano_spec(tmp_path, text_pack, save_every_steps=5, accumulate=1, log_every=3), never)
 
 
 def test_nan_stops_the_run_and_keeps_the_batch(tmp_path, text_pack, monkeypatch):
@@ -238,8 +238,8 @@ def test_a_save_that_fails_stops_the_run_and_says_what_is_safe(tmp_path, text_pa
     assert files(spec.result) == files(undisturbed.result)
 
 
-def test_micro_batches_change_only_rounding(tmp_path, text_pack, undisturbed):
-    spec = nano_spec(tmp_path, text_pack, micro_batches=2)
+def test_gradient_accumulation_changes_only_rounding(tmp_path, text_pack, undisturbed):
+    spec = nano_spec(tmp_path, text_pack, accumulate=2)
     train(spec, never)
     losses = [[json.loads(line)["loss"] for line in s.metrics.read_text().splitlines()] for s in (spec, undisturbed)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
