@@ -52,6 +52,7 @@ def trained_step(run: TrainConfig) -> TrainedStep:
         rows=run.rows,
         accumulate=run.accumulate,
         total_tokens=run.total_tokens,
+        save_every_steps=run.save_every_steps,
         mesh=asdict(run.mesh.to_model()),
         compute=asdict(run.compute("tpu")),
         optimizer=asdict(run.optimizer(steps)),

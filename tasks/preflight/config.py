@@ -6,11 +6,12 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.config import StageConfig
 from tasks.preflight.compiler import find_libtpu
+from tasks.preflight.interruptions import Interruptions
 from tasks.preflight.slices import POWER_SOURCE, PRICE_SOURCE, Slice
 
 
 class TrainedStep(BaseModel):
-    """The optimizer step of a training run, as far as the compiler is concerned."""
+    """The optimizer step of a training run, and how many of them there are."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
@@ -20,6 +21,7 @@ class TrainedStep(BaseModel):
     rows: int = Field(ge=1, description="Rows in one optimizer step, over all devices.")
     accumulate: int = Field(default=1, ge=1, description="Parts of a batch computed one after another.")
     total_tokens: int | None = Field(default=None, description="Tokens of the whole run; none = not known yet.")
+    save_every_steps: int | None = Field(default=None, ge=1, description="Steps between checkpoints.")
     mesh: dict[str, int] = Field(description="Devices along each mesh axis.")
     compute: dict[str, Any] = Field(description="Fields of model.config.ComputeConfig.")
     optimizer: dict[str, Any] = Field(description="Fields of model.config.OptimizerConfig.")
@@ -77,6 +79,10 @@ class PreflightConfig(StageConfig):
     price_source: str = Field(default=PRICE_SOURCE, description="Where the price comes from, and when.")
     watts_per_chip: float | None = Field(default=None, ge=0, description="None = the table's assumption for the chip.")
     power_source: str = Field(default=POWER_SOURCE, description="Where the watts come from.")
+    interruptions: Interruptions = Field(
+        default=Interruptions(), description="How often the slice is taken away; for goodput and the best interval."
+    )
+
     pue: float = Field(default=1.09, ge=1, description="Power of the data centre over that of its machines.")
     grams_co2e_per_kwh: float = Field(default=400.0, ge=0, description="Of the grid; 400 is about a world mean.")
 

@@ -7,16 +7,17 @@ import jinja2
 
 from tasks.preflight.config import PreflightConfig
 from tasks.preflight.estimate import Estimate
+from tasks.preflight.interruptions import Outlook
 from tasks.preflight.schedule import Wire
 from tasks.preflight.search import Found
 from tasks.preflight.slices import Slice
-from tasks.preflight.summary import CAVEAT, choices, facts, title, trial_line
+from tasks.preflight.summary import CAVEAT, choices, facts, prospects, title, trial_line
 
 PAGE = "report.html"
 MOST_WIRES = 24
 
 
-def page(config: PreflightConfig, own: Estimate, found: Found) -> str:
+def page(config: PreflightConfig, own: Estimate, found: Found, outlook: Outlook | None) -> str:
     """The HTML text."""
     folder = Path(__file__).parent
     environment = jinja2.Environment(
@@ -25,7 +26,7 @@ def page(config: PreflightConfig, own: Estimate, found: Found) -> str:
     return environment.get_template("page.html.jinja").render(
         title=title(config),
         own=own,
-        facts=facts(config, own),
+        facts=[*facts(config, own), *prospects(config, own, outlook)],
         time_bar=_time_bar(own),
         memory_bar=_memory_bar(own),
         wires=_places(own.wires),

@@ -2,7 +2,7 @@
 
 import gzip
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, get_args, get_type_hints
 
 from model.config import ComputeConfig, DecoderConfig
@@ -12,6 +12,7 @@ from tasks.errors import ConfigError
 from tasks.preflight.compiler import Compiled, compile_step
 from tasks.preflight.config import PreflightConfig, TrainedStep
 from tasks.preflight.estimate import Estimate, estimate
+from tasks.preflight.interruptions import Outlook, best_interval, expect, run_on
 from tasks.preflight.page import PAGE, page
 from tasks.preflight.search import Found, search
 from tasks.preflight.slices import Slice
@@ -55,10 +56,11 @@ def preflight(workspace: Workspace, config: PreflightConfig, inputs: dict[str, A
                 most_rows=config.search_rows,
                 compiles=config.search_compiles,
             )
+    found_outlook = outlook(own, config)
     with workspace.unit(UNIT) as unit:
-        unit.write_json(VERDICT, verdict(config, own, found))
-        unit.write_bytes(SUMMARY, summary(config, own, found).encode())
-        unit.write_bytes(PAGE, page(config, own, found).encode())
+        unit.write_json(VERDICT, verdict(config, own, found, found_outlook))
+        unit.write_bytes(SUMMARY, summary(config, own, found, found_outlook).encode())
+        unit.write_bytes(PAGE, page(config, own, found, found_outlook).encode())
         if own.fits:
             text = programs[own.digest].hlo()
             unit.write_bytes(HLO, gzip.compress(text.encode(), compresslevel=6, mtime=0))
@@ -114,7 +116,29 @@ def require_whole(step: TrainedStep, slice_: Slice) -> None:
         )
 
 
-def verdict(config: PreflightConfig, own: Estimate, found: Found) -> dict[str, Any]:
+def outlook(own: Estimate, config: PreflightConfig) -> Outlook | None:
+    """What interruptions make of the run, as far as it is known how long it is."""
+    every = config.step.save_every_steps if config.step else None
+    if own.cost is None or own.time is None or own.memory is None or every is None:
+        return None
+    run = run_on(
+        Slice.parse(config.slice),
+        config.interruptions,
+        steps=own.cost.steps,
+        step_s=own.time.step_s,
+        state_gib=own.memory.arguments,
+    )
+    try:
+        return Outlook(
+            run=run,
+            own=expect(run, config.interruptions, min(every, run.steps)),
+            best=best_interval(run, config.interruptions),
+        )
+    except ValueError as error:
+        raise ConfigError(f"{config.run} on {config.slice}: {error}") from error
+
+
+def verdict(config: PreflightConfig, own: Estimate, found: Found, outlook: Outlook | None) -> dict[str, Any]:
     """Everything, for programs."""
     named = {"own": own, "best": found.best, "largest": found.largest}
     return {
@@ -123,6 +147,7 @@ def verdict(config: PreflightConfig, own: Estimate, found: Found) -> dict[str, A
         "fits": own.fits,
         "compiler": config.compiler,
         "search_complete": found.complete,
+        "outlook": asdict(outlook) if outlook else None,
         "trials": [one.to_json() | {"wires": []} for one in found.trials],
         **{name: one.to_json() if one else None for name, one in named.items()},
     }

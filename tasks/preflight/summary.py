@@ -1,10 +1,12 @@
 """The verdict in words: for the terminal, for Prefect, and for a run that is refused."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from tasks.preflight.config import PreflightConfig
 from tasks.preflight.estimate import Estimate
+from tasks.preflight.interruptions import Outlook
 from tasks.preflight.search import Found
 from tasks.preflight.slices import Slice
 
@@ -14,9 +16,10 @@ CAVEAT = (
 )
 
 
-def summary(config: PreflightConfig, own: Estimate, found: Found) -> str:
+def summary(config: PreflightConfig, own: Estimate, found: Found, outlook: Outlook | None) -> str:
     """A screen of text."""
-    lines = [title(config), "", *(f"{name:22} {value}" for name, value in facts(config, own)), ""]
+    rows = [*facts(config, own), *prospects(config, own, outlook)]
+    lines = [title(config), "", *(f"{name:22} {value}" for name, value in rows), ""]
     lines += [f"{name:22} {value}" for name, value in choices(own, found)]
     return "\n".join([*lines, "", CAVEAT]) + "\n"
 
@@ -71,6 +74,36 @@ def facts(config: PreflightConfig, own: Estimate) -> list[tuple[str, str]]:
             ("energy", f"{cost.kwh:,.0f} kWh, {cost.kg_co2e:,.0f} kg CO2e ({config.power_source})"),
         ]
     return rows
+
+
+def prospects(config: PreflightConfig, own: Estimate, outlook: Outlook | None) -> list[tuple[str, str]]:
+    """What interruptions make of the run."""
+    if outlook is None or own.cost is None:
+        return []
+    run, mine, best, assumed = outlook.run, outlook.own, outlook.best, config.interruptions
+    longer = mine.seconds.total / (own.cost.steps * run.step_s)
+    bad = {name: value for name, value in asdict(mine.seconds).items() if name != "step"}
+    lost = ", ".join(
+        f"{name.replace('_', ' ')} {value / mine.seconds.total:.1%}"
+        for name, value in sorted(bad.items(), key=lambda item: -item[1])
+    )
+    return [
+        (
+            "interruptions",
+            f"assumed every {assumed.mean_hours_between:g} h, {assumed.notice_fraction:.0%} with "
+            f"{assumed.notice_s:g} s of notice: {mine.interruptions:.1f} in the run",
+        ),
+        (
+            "a save",
+            f"{run.stall_s:.2g} s of waiting, whole after {run.save_s:.3g} s; restored in {run.restore_s:.3g} s",
+        ),
+        ("goodput", f"{mine.seconds.goodput:.1%} saving every {mine.save_every_steps:,} steps ({lost})"),
+        ("best interval", f"{best.save_every_steps:,} steps: {best.seconds.goodput:.1%}"),
+        (
+            "run with them",
+            f"{mine.seconds.total / 86_400:,.1f} days, ${own.cost.usd * longer:,.0f} if waiting is paid for too",
+        ),
+    ]
 
 
 def traffic_line(one: Any) -> str:

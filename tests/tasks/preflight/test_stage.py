@@ -102,6 +102,40 @@ def test_costs_of_the_run_are_steps_times_seconds_times_chips(tmp_path, monkeypa
     assert cost["kg_co2e"] == pytest.approx(cost["kwh"] * 0.1)
 
 
+def test_interruptions_make_the_run_longer_and_the_page_says_how_often_to_save(tmp_path, monkeypatch):
+    often = {
+        "interruptions.mean_hours_between": 0.5,
+        "interruptions.notice_fraction": 0.0,
+        "step.save_every_steps": 400,
+    }
+    artifact, _ = made(tmp_path, monkeypatch, rows_that_fit=2, **often)
+    found = artifact.read_json(stage.VERDICT)
+    own, best, run = (found["outlook"][name] for name in ("own", "best", "run"))
+    assert own["save_every_steps"] == 400
+    assert run["step_s"] == found["own"]["time"]["step_s"]
+    assert run["save_s"] == run["restore_s"] == pytest.approx(4 * 2**30 / 1e9)  # 4 chips of a host, 1 GiB each, 1 GB/s
+    assert sum(own["seconds"].values()) > found["own"]["cost"]["steps"] * run["step_s"]
+    assert best["seconds"]["step"] / sum(best["seconds"].values()) >= own["seconds"]["step"] / sum(
+        own["seconds"].values()
+    )
+    for name in (stage.SUMMARY, PAGE):
+        text = artifact.read_bytes(name).decode()
+        assert "saving every 400 steps" in text
+        assert "best interval" in text
+
+
+def test_a_run_of_unknown_length_has_no_outlook(tmp_path, monkeypatch):
+    unknown = STEP.model_copy(update={"total_tokens": None, "save_every_steps": 400})
+    artifact, _ = made(tmp_path, monkeypatch, rows_that_fit=2, step=unknown.model_dump())
+    assert artifact.read_json(stage.VERDICT)["outlook"] is None
+
+
+def test_a_run_that_never_reaches_a_save_is_refused(tmp_path, monkeypatch):
+    hopeless = {"interruptions.mean_hours_between": 0.001, "step.save_every_steps": 400}
+    with pytest.raises(ConfigError, match="were interrupted before they could save"):
+        made(tmp_path, monkeypatch, rows_that_fit=2, **hopeless)
+
+
 def test_a_run_that_does_not_fit_is_refused_with_what_would(tmp_path, monkeypatch):
     artifact, _ = made(tmp_path, monkeypatch, rows_that_fit=1)
     with pytest.raises(ConfigError, match="does not fit") as error:
