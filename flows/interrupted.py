@@ -1,7 +1,7 @@
 """Flow runs that stopped with their machine: found, and put back in the queue for the next worker.
 
-The automations watch a living server. When the server itself stops or loses power, its memory of heartbeats is gone,
-so `make ui` looks for such runs when it stops and when it starts. Plain HTTP: this runs in the supervisor.
+The automations watch a living server. When the server itself stops or loses power, what it knew of events is gone, so
+`make ui` looks for such runs when it stops and when it starts. Plain HTTP: this runs in the supervisor.
 """
 
 import base64
@@ -28,13 +28,13 @@ class Runs:
         """Ids of the preemptible runs that have started and not ended."""
         return self._ids({"state": {"type": {"any_": list(STARTED)}}})
 
-    def crashed_since(self, moment: datetime) -> list[str]:
-        """Ids of the preemptible runs that a server declared dead after `moment`.
+    def crashed(self) -> list[str]:
+        """Ids of the preemptible runs that are crashed: nothing but a server that died leaves one so.
 
-        A server that starts slowly finds their heartbeats old before anybody can ask. Its other automation was seen not
-        to start them again: it holds the crash back for the event before it, which only the server that died had.
+        A living server starts them again half a minute later. One that starts finds their heartbeats old before anybody
+        can ask, and may have stopped within that half minute.
         """
-        return self._ids({"state": {"type": {"any_": ["CRASHED"]}}, "end_time": {"after_": moment.isoformat()}})
+        return self._ids({"state": {"type": {"any_": ["CRASHED"]}}})
 
     def _ids(self, runs: dict[str, Any]) -> list[str]:
         found = self._post(
@@ -56,12 +56,20 @@ class Runs:
             "/flow_runs/filter", {"flow_runs": {"id": {"any_": ids}, "state": {"type": {"any_": states}}}}
         )
         for run in found:
-            details = {"scheduled_time": datetime.now(UTC).isoformat()}
+            now = datetime.now(UTC).isoformat()
+            # A server holds an event of a state back, a quarter of an hour long, until it has seen that of the state
+            # before. It has not if another server has: then it would take the resumed run's old heartbeats for its
+            # last ones. An event is known by its id, which is that of the state.
+            resource = {"prefect.resource.id": f"prefect.flow-run.{run['id']}"}
+            seen = {"id": run["state_id"], "occurred": now, "event": "nestling.flow-run.seen", "resource": resource}
+            self._post("/events", [seen])
+            details = {"scheduled_time": now}
             state = {"type": "SCHEDULED", "name": "AwaitingRetry", "message": why, "state_details": details}
             self._post(f"/flow_runs/{run['id']}/set_state", {"state": state, "force": True})
         return len(found)
 
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
+    def _post(self, path: str, body: Any) -> Any:
         request = Request(self._api + path, data=json.dumps(body).encode(), headers=self._headers, method="POST")
         with urlopen(request, timeout=30) as response:
-            return json.load(response)
+            text = response.read()
+            return json.loads(text) if text else None

@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from urllib.parse import urlsplit
@@ -216,13 +215,12 @@ def up(place: Place) -> int:
     try:
         database = server_env.get("PREFECT_SERVER_DATABASE_CONNECTION_URL", "sqlite")
         print(f"starting the Prefect server ({'PostgreSQL' if 'postgres' in database else 'SQLite'}) …", flush=True)
-        began = datetime.now(UTC)
         server.start()
         wait_healthy(place, server)
         interrupted = runs.started()  # asked before the automations call them dead, which they do after 90 s
         print("deploying prefect.yaml …", flush=True)
         deploy(place, client_env)
-        interrupted = sorted({*interrupted, *runs.crashed_since(began)})
+        interrupted = sorted({*interrupted, *runs.crashed()})
         if count := runs.queue_again(interrupted, "its machine stopped; resumed by make ui"):
             print(f"{count} run(s) were interrupted when this machine stopped; they go on now", flush=True)
         worker.start()

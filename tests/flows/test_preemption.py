@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import psutil
 import pytest
@@ -16,6 +17,15 @@ RESTART_SECONDS = 120  # poll, two Python starts, the rest of the count, on a lo
 def names_of_task_states(server, run_id):
     found = server.post("/task_runs/filter", {"flow_runs": {"id": {"any_": [run_id]}}})
     return sorted(task["state_name"] for task in found)
+
+
+def cut_power(server):
+    """kill -9 of everything at once; returns how many processes that were."""
+    everything = [*psutil.Process(server.process.pid).children(recursive=True), psutil.Process(server.process.pid)]
+    for process in reversed(everything):
+        process.kill()
+    server.process.communicate()
+    return len(everything)
 
 
 def assert_went_on(server, run_id, record):
@@ -57,14 +67,47 @@ def test_after_a_power_cut_the_next_start_resumes_the_run(server_factory):
     server = server_factory()
     run_id = server.start("toy/tiny", LONG)
     record = server.wait_position(run_id, above=2)
-    everything = [*psutil.Process(server.process.pid).children(recursive=True), psutil.Process(server.process.pid)]
-    for process in reversed(everything):
-        process.kill()
-    server.process.communicate()
-    assert len(everything) >= 4, "supervisor, server, worker and flow run"
+    assert cut_power(server) >= 4, "supervisor, server, worker and flow run"
     again = server_factory()
     assert again.wait_completed(run_id, timeout=RESTART_SECONDS + 60)["run_count"] == 2
     assert_went_on(again, run_id, record)
+
+
+def test_a_resumed_run_is_not_taken_for_dead_by_its_heartbeats_before_the_power_cut(server_factory):
+    server = server_factory()
+    run_id = server.start("toy/tiny", {"changes": {"steps": 150, "pause": 1}})
+    server.wait_position(run_id, above=2)
+    cut_power(server)
+    time.sleep(SILENT_SECONDS * 0.6)  # back in the queue before the last heartbeat is too old, running after it
+    again = server_factory()
+    again.wait_completed(run_id, timeout=RESTART_SECONDS + 150)
+    states = [state["name"] for state in again.get(f"/flow_run_states/?flow_run_id={run_id}")]
+    assert "Crashed" not in states[states.index("AwaitingRetry") :]
+
+
+def test_a_run_that_crashed_just_before_the_power_cut_is_resumed(server_factory):
+    server = server_factory()
+    run_id = server.start("toy/tiny", LONG)
+    record = server.wait_position(run_id, above=2)
+    os.kill(record["pid"], signal.SIGKILL)
+    server.wait(run_id, lambda run: run["state_name"] == "Crashed", timeout=60)
+    cut_power(server)
+    again = server_factory()
+    assert again.wait_completed(run_id, timeout=RESTART_SECONDS + 60)["run_count"] == 2
+    assert_went_on(again, run_id, record)
+
+
+def test_after_a_power_cut_the_next_crash_is_mended_as_soon_as_any(server_factory):
+    server = server_factory()
+    run_id = server.start("toy/tiny", LONG)
+    server.wait_position(run_id, above=2)
+    cut_power(server)
+    again = server_factory()
+    record = again.wait_position(run_id, above=12)
+    os.kill(record["pid"], signal.SIGKILL)
+    again.wait(run_id, lambda run: run["state_name"] == "Crashed", timeout=60)
+    again.wait(run_id, lambda run: run["state_name"] != "Crashed", timeout=STILL_CRASHED_SECONDS + 60)
+    assert again.wait_completed(run_id, timeout=RESTART_SECONDS + 60)["run_count"] == 3
 
 
 def test_ctrl_c_stops_everything_and_the_next_start_resumes_the_run(server_factory):
