@@ -89,6 +89,10 @@ class Checkpoints:
         logger.info("restored step %d from %s", step, self.directory)
         return Restored(step, state, record["extra"])
 
+    def is_saving(self) -> bool:
+        """Whether a save is still being written."""
+        return self._manager.is_saving_in_progress()
+
     def wait(self) -> None:
         """Until everything saved is on storage; an error of a background write is raised here."""
         self._manager.wait_until_finished()

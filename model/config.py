@@ -229,13 +229,27 @@ class OptimizerConfig:
     """Gradients are scaled down to this global norm; 0 switches clipping off."""
     z_loss: float = 0.0
     """Weight of logsumexp(logits)^2, which keeps logits near zero; PaLM used 1e-4."""
+    ema_decay: float = 0.0
+    """Of a running mean of the weights, per step; 0 keeps none."""
+    guard: bool = False
+    """Leave out steps whose loss or gradient is not finite, or a spike (model/guard.py)."""
+    spike_factor: float = 0.0
+    """Robust standard deviations above the median from which loss or gradient norm is a spike; 0 finds none."""
+    spike_window: int = 128
+    """Finite steps that median and deviation are taken over; before so many, nothing is a spike."""
 
     def __post_init__(self) -> None:
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(
+                f"ema_decay={self.ema_decay} is outside 0 to 1: it is the part of the mean that each step keeps, and 1 "
+                "would keep the first weights for ever. Use for example 0.999, or 0 for no mean."
+            )
         _positive("peak_lr", self.peak_lr)
         _at_least("total_steps", self.total_steps, 1)
         _choice("schedule", self.schedule, ("cosine", "wsd", "constant"))
-        for name in ("warmup_steps", "weight_decay", "clip_norm", "z_loss"):
+        for name in ("warmup_steps", "weight_decay", "clip_norm", "z_loss", "spike_factor"):
             _at_least(name, getattr(self, name), 0)
+        _at_least("spike_window", self.spike_window, 2)
         for name in ("final_lr_fraction", "decay_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(

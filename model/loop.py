@@ -15,6 +15,7 @@ from model import cpu
 from model.compiler import compiler_options
 from model.config import MESH_AXES, DecoderConfig, OptimizerConfig
 from model.decoder import Decoder
+from model.guard import FINE, GuardState, keep_unless
 from model.losses import next_token_loss
 from model.optimizer import learning_rate, make_optimizer
 from model.sharding import TOKEN_AXES, batch_axes, sharding, spec, sum_over
@@ -34,7 +35,7 @@ class TrainState:
     """All that a step changes: a pytree of arrays."""
 
     step: jax.Array
-    """Optimizer steps done, int32."""
+    """Optimizer steps done, int32; those that the guard left out are not."""
     params: Params
     """Float32 master weights as nested dicts, the names of `Decoder`'s attributes."""
     opt_state: Any
@@ -150,7 +151,9 @@ def make_train_step(
     The gradient is that of the mean over all targets of the batch, however many devices and parts it is cut into:
     with accumulate > 1 rows are taken in that many equal parts, one after another. The same inputs give the same bits.
     Metrics are float32 scalars: loss (mean cross entropy), z_loss, accuracy, grad_norm (before clipping), lr, and
-    tokens (those that are not padding); with experts also router_balance and router_z, without their weights.
+    tokens (those that are not padding); with experts also router_balance and router_z, without their weights; with a
+    guard the int32 verdict (model/guard.py), and with a loss that tells sources apart, arrays source_loss_S (mean cross
+    entropy) and source_weight_S.
     """
     if cfg.compute.cpu_kernels and mesh is not None and mesh.size > 1:
         raise ValueError(
@@ -184,19 +187,29 @@ def make_train_step(
         # A batch without any target changes nothing rather than dividing by zero.
         weight_sum = jnp.maximum(aux["weight_sum"], 1e-8)
         grads = jax.tree.map(lambda g: g / weight_sum, grads)
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
+        loss, grad_norm = aux["loss_sum"] / weight_sum, optax.tree.norm(grads)
+        updates, opt_state = transform.update(grads, state.opt_state, state.params, loss=loss, grad_norm=grad_norm)
         metrics = {
-            "loss": aux["loss_sum"] / weight_sum,
+            "loss": loss,
             "z_loss": aux["z_loss_sum"] / weight_sum,
             "accuracy": aux["correct_sum"] / weight_sum,
-            "grad_norm": optax.tree.norm(grads),
+            "grad_norm": grad_norm,
             "lr": jnp.asarray(learning_rate(optimizer)(state.step), jnp.float32),
             "tokens": jnp.sum(batch["segments_BT"] != 0).astype(jnp.float32),
         }
         if cfg.moe:
             metrics |= {name: aux[f"{name}_sum"] / weight_sum for name in ("router_balance", "router_z")}
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), metrics  # pyright: ignore[reportArgumentType]
+        if "source_loss_sum" in aux:
+            metrics |= {
+                "source_loss_S": aux["source_loss_sum"] / jnp.maximum(aux["source_weight_sum"], 1e-8),
+                "source_weight_S": aux["source_weight_sum"],
+            }
+        done, params = state.step + 1, optax.apply_updates(state.params, updates)
+        if optimizer.guard:
+            assert isinstance(opt_state, GuardState)
+            metrics["verdict"] = opt_state.verdict
+            done, params = keep_unless(opt_state.verdict == FINE, (done, params), (state.step, state.params))
+        return TrainState(done, params, opt_state), metrics  # pyright: ignore[reportArgumentType]
 
     if mesh is None:
         return jax.jit(

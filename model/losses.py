@@ -6,7 +6,7 @@ each segment), segments_BT (1, 2, … within a row; 0 is padding), weights_BT (f
 Shape letters in this file: B batch, T position, C positions of one chunk, D embed_dim, V vocab_size.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,12 @@ BATCH_KEYS = ("tokens_BT", "targets_BT", "positions_BT", "segments_BT", "weights
 
 
 def next_token_loss(
-    model: Decoder, batch: Mapping[str, jax.Array], *, z_loss: float = 0.0, neftune_alpha: float = 0.0
+    model: Decoder,
+    batch: Mapping[str, jax.Array],
+    *,
+    z_loss: float = 0.0,
+    neftune_alpha: float = 0.0,
+    num_sources: int = 0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Sum over targets of weight x (cross entropy + z_loss x logsumexp^2), and the sums of its parts.
 
@@ -35,6 +40,9 @@ def next_token_loss(
 
     With neftune_alpha the embeddings get uniform noise of alpha / sqrt(T x D), drawn for each row from its number in
     batch["noise_B1"] (NEFTune, arXiv 2310.05914).
+
+    With num_sources S, batch["sources_BT"] says which of them each token is of, and aux has source_loss_sum and
+    source_weight_sum [S]: the parts that each has in loss_sum and weight_sum.
     """
     noise_BTD = None
     if neftune_alpha:
@@ -42,11 +50,14 @@ def next_token_loss(
     inputs = (batch["tokens_BT"], batch["positions_BT"], batch["segments_BT"], noise_BTD)
     hidden_BTD, router = model.with_router_sums(*inputs)
     targets_BT, weights_BT = rows_here((batch["targets_BT"], batch["weights_BT"]))
+    sources_BT = rows_here(batch["sources_BT"]) if num_sources else None
     loss, aux = cross_entropy(
         hidden_BTD,
         model.output_table,
         targets_BT,
         weights_BT.astype(jnp.float32),
+        sources_BT,
+        num_sources=num_sources,
         softcap=model.cfg.final_softcap,
         z_loss=z_loss,
         chunk_tokens=model.cfg.compute.loss_chunk_tokens,
@@ -92,36 +103,52 @@ def cross_entropy(
     table_VD: jax.Array,
     targets_BT: jax.Array,
     weights_BT: jax.Array,
+    sources_BT: jax.Array | None = None,
     *,
     softcap: float | None,
     z_loss: float = 0.0,
     chunk_tokens: int = 2048,
     cpu_kernels: bool = False,
+    num_sources: int = 0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Weighted sum of the cross entropy of soft-capped logits hidden x table, at most chunk_tokens rows at a time.
 
     The gradient is computed with the loss, chunk by chunk: three matrix products in all, and no logits are kept. Where
-    devices share the table, `vocab_parallel` cuts the vocabulary instead of the tokens.
+    devices share the table, `vocab_parallel` cuts the vocabulary instead of the tokens. aux: see `next_token_loss`.
     """
     if parts("fsdp", "tensor") > 1:
         flat = (x.reshape(-1, *x.shape[2:]) for x in (hidden_BTD, targets_BT, weights_BT))
         hidden_MD, targets_M, weights_M = flat
-        return _result(
-            vocab_parallel.cross_entropy(hidden_MD, table_VD, targets_M, weights_M, softcap, z_loss, chunk_tokens)
+        found: Any = vocab_parallel.cross_entropy(
+            hidden_MD, table_VD, targets_M, weights_M, softcap, z_loss, chunk_tokens
         )
-    return _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens, cpu_kernels)
+        loss, aux = _result(found[:4])
+        losses_BT = found[4]
+    else:
+        found = _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens, cpu_kernels)
+        loss, aux, losses_BT = found
+    if sources_BT is not None:
+        is_of_SM = sources_BT.reshape(-1) == jnp.arange(num_sources)[:, None]
+        weights_SM = jnp.where(is_of_SM, weights_BT.reshape(-1), 0)
+        aux |= {
+            "source_loss_sum": jnp.sum(weights_SM * losses_BT.reshape(-1), axis=-1),
+            "source_weight_sum": jnp.sum(weights_SM, axis=-1),
+        }
+    return loss, aux
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
 def _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens, cpu_kernels):
+    """The loss and aux, and the cross entropy of each token [B, T]; only the loss has a gradient."""
     table = table_VD.astype(hidden_BTD.dtype)
 
     def step(sums, chunk):
-        return jax.tree.map(jnp.add, sums, _chunk_sums(chunk, table, softcap, z_loss)[0]), None
+        new, _, losses_BC = _chunk_sums(chunk, table, softcap, z_loss)
+        return jax.tree.map(jnp.add, sums, new), losses_BC
 
     chunks = _chunks((hidden_BTD, targets_BT, weights_BT), chunk_tokens)
-    sums, _ = jax.lax.scan(step, _zeros(), chunks)
-    return _result(sums)
+    sums, losses = jax.lax.scan(step, _zeros(), chunks)
+    return *_result(sums), _together(losses, targets_BT.shape)
 
 
 def _cross_entropy_fwd(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens, cpu_kernels):
@@ -131,7 +158,7 @@ def _cross_entropy_fwd(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_
     def step(carry, chunk):
         sums, d_table = carry
         hidden_BCD, targets_BC, weights_BC = chunk
-        new, (capped_BCV, slope_BCV, lse_BC) = _chunk_sums(chunk, table, softcap, z_loss)
+        new, (capped_BCV, slope_BCV, lse_BC), losses_BC = _chunk_sums(chunk, table, softcap, z_loss)
         probs_BCV = jnp.exp(capped_BCV - lse_BC[..., None])
         d_lse_BC = weights_BC * (1 + 2 * z_loss * lse_BC)
         hit_BCV = jnp.arange(table.shape[0]) == targets_BC[..., None]
@@ -139,14 +166,14 @@ def _cross_entropy_fwd(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_
         d_BCV = d_BCV.astype(hidden_BCD.dtype)
         d_hidden_BCD = jnp.einsum("BCV,VD->BCD", d_BCV, table, preferred_element_type=jnp.float32)
         d_table += _table_gradient(hidden_BCD, d_BCV, cpu_kernels)
-        return (jax.tree.map(jnp.add, sums, new), d_table), d_hidden_BCD.astype(hidden_BCD.dtype)
+        return (jax.tree.map(jnp.add, sums, new), d_table), (d_hidden_BCD.astype(hidden_BCD.dtype), losses_BC)
 
     chunks = _chunks((hidden_BTD, targets_BT, weights_BT), chunk_tokens)
     shape = table_VD.shape[::-1] if cpu_kernels else table_VD.shape
-    (sums, d_table), d_hidden = jax.lax.scan(step, (_zeros(), jnp.zeros(shape, jnp.float32)), chunks)
-    d_hidden_BTD = jnp.moveaxis(d_hidden, 0, 1).reshape(B, -1, D)[:, :T]
+    (sums, d_table), (d_hidden, losses) = jax.lax.scan(step, (_zeros(), jnp.zeros(shape, jnp.float32)), chunks)
+    d_hidden_BTD = _together(d_hidden, (B, T, D))
     d_table_VD = cpu.transposed(d_table) if cpu_kernels else d_table
-    return _result(sums), (d_hidden_BTD, d_table_VD.astype(table_VD.dtype))
+    return (*_result(sums), _together(losses, (B, T))), (d_hidden_BTD, d_table_VD.astype(table_VD.dtype))
 
 
 def _cross_entropy_bwd(softcap, z_loss, chunk_tokens, cpu_kernels, residuals, cotangents):
@@ -177,8 +204,7 @@ def token_log_probs(
         return None, (log_prob_BC, jnp.argmax(capped_BCV, axis=-1) == targets_BC)
 
     _, (log_probs, is_best) = jax.lax.scan(step, None, _chunks((hidden_BTD, targets_BT), chunk_tokens))
-    B, T = targets_BT.shape
-    return jnp.moveaxis(log_probs, 0, 1).reshape(B, -1)[:, :T], jnp.moveaxis(is_best, 0, 1).reshape(B, -1)[:, :T]
+    return _together(log_probs, targets_BT.shape), _together(is_best, targets_BT.shape)
 
 
 def packed_batch(rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -216,7 +242,7 @@ def _chunk_sums(chunk: Any, table_VD: jax.Array, softcap: float | None, z_loss: 
         jnp.sum(weights_BC),
         jnp.sum(weights_BC * (target_BC >= max_BC)),
     )
-    return sums, (capped_BCV, slope_BCV, lse_BC)
+    return sums, (capped_BCV, slope_BCV, lse_BC), lse_BC - target_BC
 
 
 def _table_gradient(hidden_BCD: jax.Array, d_BCV: jax.Array, cpu_kernels: bool) -> jax.Array:
@@ -234,7 +260,7 @@ def _zeros() -> tuple[jax.Array, ...]:
     return tuple(jnp.zeros((), jnp.float32) for _ in range(4))
 
 
-def _result(sums: tuple[jax.Array, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
+def _result(sums: Sequence[jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
     loss_sum, z_loss_sum, weight_sum, correct_sum = sums
     aux = {"loss_sum": loss_sum, "z_loss_sum": z_loss_sum, "weight_sum": weight_sum, "correct_sum": correct_sum}
     return loss_sum + z_loss_sum, aux
@@ -251,3 +277,8 @@ def _chunks(arrays: tuple[jax.Array, ...], chunk_tokens: int) -> tuple[jax.Array
         return jnp.moveaxis(x.reshape(B, chunks, C, *x.shape[2:]), 1, 0)
 
     return tuple(cut(x) for x in arrays)
+
+
+def _together(chunks: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """The inverse of `_chunks`: [chunks, B, C, …] -> [B, T, …]."""
+    return jnp.moveaxis(chunks, 0, 1).reshape(shape[0], -1, *shape[2:])[:, : shape[1]]

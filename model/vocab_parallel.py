@@ -41,7 +41,8 @@ def cross_entropy(
     z_loss: float,
     chunk_tokens: int,
 ) -> tuple[jax.Array, ...]:
-    """Sums over the tokens here: cross entropy, z-loss, weights, and weights of targets that are the most likely."""
+    """Sums over the tokens here: cross entropy, z-loss, weights, and weights of targets that are the most likely; and
+    the cross entropy of each token [M], which has no gradient."""
     return _forward(hidden_MD, table_RD, targets_M, weights_M, softcap, z_loss, chunk_tokens)[0]
 
 
@@ -66,6 +67,7 @@ def _forward(hidden_MD, table_RD, targets_M, weights_M, softcap, z_loss, chunk_t
         jnp.sum(weights_M * z_loss * jnp.square(lse_M)),
         jnp.sum(weights_M),
         jnp.sum(weights_M * (target_M >= max_M)),
+        lse_M - target_M,
     )
     return sums, (hidden_MD, table_RD, targets_M, weights_M, lse_M)
 

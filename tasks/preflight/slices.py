@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from model.flops import PEAK_FLOPS
 from tasks.errors import ConfigError
 
 GIB = 2**30
@@ -49,19 +50,19 @@ POWER_SOURCE = "assumed: no figure is published but v4's 170 W mean (arXiv 2304.
 
 CHIPS: Mapping[str, Chip] = {
     "v5e": Chip(
-        topology="v5e", device_kind="TPU v5 lite", peak_flops=197e12, flops_per_cycle=2**17,
+        topology="v5e", device_kind="TPU v5 lite", peak_flops=PEAK_FLOPS["TPU v5 lite"], flops_per_cycle=2**17,
         hbm_bytes=15.75 * GIB, hbm_bytes_per_s=819e9, links=4, link_bytes_per_s=45e9, usd_per_hour=1.20, watts=220,
     ),
     "v5p": Chip(
-        topology="v5p", device_kind="TPU v5", peak_flops=459e12, flops_per_cycle=2**18,
+        topology="v5p", device_kind="TPU v5", peak_flops=PEAK_FLOPS["TPU v5"], flops_per_cycle=2**18,
         hbm_bytes=95.74 * GIB, hbm_bytes_per_s=2765e9, links=6, link_bytes_per_s=90e9, usd_per_hour=4.20, watts=540,
     ),
     "v6e": Chip(
-        topology="v6e", device_kind="TPU v6 lite", peak_flops=918e12, flops_per_cycle=2**19,
+        topology="v6e", device_kind="TPU v6 lite", peak_flops=PEAK_FLOPS["TPU v6 lite"], flops_per_cycle=2**19,
         hbm_bytes=31.25 * GIB, hbm_bytes_per_s=1638e9, links=4, link_bytes_per_s=90e9, usd_per_hour=2.70, watts=400,
     ),
     "v7x": Chip(
-        topology="tpu7x", device_kind="TPU7x", devices=2, peak_flops=1153.5e12, flops_per_cycle=2**19,
+        topology="tpu7x", device_kind="TPU7x", devices=2, peak_flops=PEAK_FLOPS["TPU7x"], flops_per_cycle=2**19,
         hbm_bytes=94.75 * GIB, hbm_bytes_per_s=3690e9, links=6, link_bytes_per_s=90e9, usd_per_hour=12.00, watts=1000,
     ),
 }  # fmt: skip

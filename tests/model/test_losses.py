@@ -68,6 +68,26 @@ def test_the_parts_of_the_loss_are_told_apart():
     assert float(aux["correct_sum"]) == float(jnp.sum(weights * (best == targets))) >= float(weights[0].sum()) > 0
 
 
+@pytest.mark.parametrize("is_differentiated", [False, True], ids=["loss alone", "with its gradient"])
+def test_each_source_has_its_part_of_the_loss(is_differentiated):
+    hidden, table, targets, weights = inputs()
+    sources = jnp.arange(targets.size).reshape(targets.shape) % 3
+
+    def loss(hidden):
+        return cross_entropy(
+            hidden, table, targets, weights, sources, softcap=5.0, z_loss=0.1, chunk_tokens=6, num_sources=4
+        )
+
+    _, aux = jax.grad(loss, has_aux=True)(hidden) if is_differentiated else loss(hidden)
+    for source in range(3):
+        own = jnp.where(sources == source, weights, 0)
+        assert float(aux["source_weight_sum"][source]) == pytest.approx(float(own.sum()))
+        expected = float(plain(hidden, table, targets, own, 5.0, 0.0))
+        assert float(aux["source_loss_sum"][source]) == pytest.approx(expected, rel=1e-5)
+    assert (aux["source_loss_sum"][3], aux["source_weight_sum"][3]) == (0, 0), "a source that is not in the batch"
+    assert float(aux["source_loss_sum"].sum()) == pytest.approx(float(aux["loss_sum"]), rel=1e-6)
+
+
 def test_a_target_without_weight_changes_nothing():
     hidden, table, targets, weights = inputs()
     elsewhere = jnp.where(weights == 0, (targets + 1) % 50, targets)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.config import OptimizerConfig
-from model.optimizer import learning_rate, make_optimizer
+from model.optimizer import learning_rate, make_optimizer, trained_weights
 
 
 def rates(**changes):
@@ -67,3 +67,26 @@ def test_three_steps_equal_adamw_written_out(clip_norm):
             weights[name] = weights[name] - 0.1 * (direction + decay * weights[name])
     for name, want in weights.items():
         np.testing.assert_allclose(ours[name], want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("guard", [False, True])
+def test_the_running_mean_follows_the_weights_and_is_what_is_kept(guard):
+    optimizer = make_optimizer(OptimizerConfig(peak_lr=0.1, total_steps=9, ema_decay=0.75, guard=guard))
+    params = {"w": jnp.asarray([[1.0, -2.0]])}
+    state = optimizer.init(params)
+    mean = np.asarray(params["w"])
+    for step in range(4):
+        loss = jnp.float32(jnp.nan if guard and step == 2 else 1.0)
+        updates, state = optimizer.update({"w": params["w"] * 0.5}, state, params, loss=loss, grad_norm=loss)
+        if jnp.isfinite(loss):  # a step that is left out does not move the mean either
+            params = {"w": params["w"] + updates["w"]}
+            mean = 0.75 * mean + 0.25 * np.asarray(params["w"])
+    np.testing.assert_allclose(trained_weights(params, state)["w"], mean, rtol=1e-6)
+    assert not np.allclose(mean, params["w"])
+
+
+def test_without_a_mean_the_weights_themselves_are_kept():
+    params = {"w": jnp.ones((1, 2))}
+    for guard in (False, True):
+        state = make_optimizer(OptimizerConfig(peak_lr=0.1, total_steps=9, guard=guard)).init(params)
+        assert trained_weights(params, state) is params

@@ -30,7 +30,8 @@ def test_sums_and_gradients_are_those_of_all_logits_at_once(softcap, chunk_token
     weights = jnp.asarray(rng.choice([0.0, 0.5, 1.0], 24), jnp.float32)
 
     def ours(h, t):
-        sums = cross_entropy(h, t, targets, weights, softcap, 1e-2, chunk_tokens)
+        *sums, losses = cross_entropy(h, t, targets, weights, softcap, 1e-2, chunk_tokens)
+        assert losses.shape == targets.shape
         return 3 * sums[0] + sums[1], sums
 
     def theirs(h, t):
