@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.artifact import Artifact
-from tasks.report.charts import Part
+from tasks.page.charts import Part
 from tasks.report.lineage import Node
 
 LANGUAGES = {

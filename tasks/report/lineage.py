@@ -9,7 +9,7 @@ from markupsafe import Markup
 from tasks.artifact import Artifact
 from tasks.artifact.lineage import lineage
 from tasks.artifact.manifest import Manifest
-from tasks.report.charts import compact, element, number, shorten, size
+from tasks.page.charts import compact, element, number, shorten, size
 from tasks.report.layout import BOX_HEIGHT, BOX_WIDTH, arrange
 
 KINDS = {

@@ -4,9 +4,7 @@ The page loads nothing: no script, no font, no image, no link leads out, and its
 does not need, so words from the web or from a model can neither run nor call home.
 """
 
-import base64
 import contextlib
-import hashlib
 import importlib.metadata
 import itertools
 import json
@@ -17,19 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-
 from tasks.artifact import Artifact, Stage, Workspace
 from tasks.licences import LICENCES, Licence
-from tasks.report.charts import Part, bar, compact, dot, line_chart, size
+from tasks.page import content_security_policy, environment, style
 from tasks.report.config import ReportConfig
 from tasks.report.corpus import DOCUMENT_STAGES, funnels, language_name, language_order, mixtures
 from tasks.report.lineage import Node, picture, trace
 from tasks.report.samples import SYNTHETIC_STAGES, answers, dropped, synthetic
 from tasks.report.scores import contests, headlines
 from tasks.report.training import trainings
-from tasks.report.words import duration, figure, sample, signed, signed_percent, visible
 
 TEMPLATES = Path(__file__).parent / "templates"
 UNIT = "report"
@@ -88,10 +82,20 @@ def run(workspace: Workspace, config: ReportConfig, inputs: dict[str, Artifact])
 def render(config: ReportConfig, inputs: Mapping[str, Artifact]) -> str:
     """The page. Equal inputs and config give equal text."""
     nodes = trace(inputs)
-    style = Markup((TEMPLATES / "style.css").read_text(encoding="utf-8"))
-    policy = content_security_policy(style)
-    page = _environment().get_template("report.html.jinja")
-    return page.render(config=config, style=style, policy=policy, **_summary(nodes, config), **_sections(nodes, config))
+    sheet = style()
+    filters = {
+        "language": language_name,
+        "pretty": lambda value: json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1),
+        "words": lambda name: re.sub(r"[_-]+", " ", str(name)),
+    }
+    page = environment(TEMPLATES, **filters).get_template("report.html.jinja")
+    return page.render(
+        config=config,
+        style=sheet,
+        policy=content_security_policy(sheet),
+        **_summary(nodes, config),
+        **_sections(nodes, config),
+    )
 
 
 def _summary(nodes: Sequence[Node], config: ReportConfig) -> dict[str, Any]:
@@ -194,12 +198,6 @@ def proof_rows(nodes: Sequence[Node]) -> list[dict[str, Any]]:
     return rows
 
 
-def content_security_policy(style: str) -> str:
-    """Nothing but this very style sheet."""
-    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
-
-
 def programs() -> list[tuple[str, str]]:
     """Python and the packages that matter most, with their versions here and now."""
     found = [("Python", platform.python_version())]
@@ -233,32 +231,4 @@ def _versions(nodes: Sequence[Node]) -> list[tuple[str, str]]:
     return [(name, ", ".join(sorted(versions))) for name, versions in sorted(found.items())]
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {
-        "count": lambda n: f"{n:,}",
-        "compact": compact,
-        "duration": duration,
-        "language": language_name,
-        "pretty": lambda value: json.dumps(value, ensure_ascii=False, sort_keys=True, indent=1),
-        "percent": lambda share: f"{share * 100:.1f} %",
-        "sample": sample,
-        "figure": figure,
-        "signed": signed,
-        "size": size,
-        "signed_percent": signed_percent,
-        "visible": visible,
-        "words": lambda name: re.sub(r"[_-]+", " ", str(name)),
-    }
-    environment.globals |= {"Part": Part, "bar": bar, "dot": dot, "line_chart": line_chart}
-    return environment
-
-
-REPORT = Stage(name="report", version="1", run=run, code=("tasks.report", "tasks.licences"))
+REPORT = Stage(name="report", version="1", run=run, code=("tasks.report", "tasks.page", "tasks.licences"))

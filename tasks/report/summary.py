@@ -5,13 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.artifact import Artifact
+from tasks.page.words import duration, signed, signed_percent, visible
 from tasks.report.config import ReportConfig
 from tasks.report.corpus import funnels, language_name
 from tasks.report.lineage import Node, trace
 from tasks.report.report import model_name
 from tasks.report.scores import Contest, Score, contests, headlines
 from tasks.report.training import trainings
-from tasks.report.words import duration, signed, signed_percent, visible
 from tasks.storage import is_local, local_path
 
 REASONS = 3  # of each funnel, in the summary

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.report.charts import Curve, downsample
+from tasks.page.charts import Curve, downsample
+from tasks.page.goodput import TimeSpent, time_spent
 from tasks.report.lineage import Node
 
 METRICS = "metrics.jsonl"
@@ -30,6 +31,8 @@ class Training:
     wait_fraction: float | None  # of the steps' time spent waiting for data
     starts: int  # how often the trainer was started: more than once after a pre-emption or a fault
     not_finite: int  # steps whose loss is NaN or infinite
+    skipped: int  # steps that the trainer left out: not finite, or a spike
+    spent: TimeSpent | None  # where the time went
     unreadable: int  # lines that are not JSON objects with a step
     marks: tuple[tuple[int, float, float | None], ...]  # (step, loss, lr) at ten places, the curve as a table
 
@@ -80,6 +83,8 @@ def training(node: Node, metrics: bytes, noted: Mapping[str, Any] = {}) -> Train
         wait_fraction=_number(timings.get("data_wait_fraction")),
         starts=int(_number(noted.get("trainer_starts")) or 1),
         not_finite=len(losses) - len(finite),
+        skipped=sum("skipped" in row for row in rows),
+        spent=time_spent(noted.get("goodput")),
         unreadable=unreadable,
         marks=_marks(finite, by_step),
     )

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tasks.artifact import Artifact, Workspace, produce
+from tasks.page import TEMPLATES
 from tasks.report.config import ReportConfig
-from tasks.report.report import PAGE, REPORT, TEMPLATES, render
+from tasks.report.report import PAGE, REPORT, render
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
@@ -207,7 +208,7 @@ def test_text_and_marks_can_be_seen_in_both_themes(theme):
     for ground in ("page", "card"):
         for name in ("ink", "soft", "link", "c1", "c2"):
             assert _contrast(colours[name], colours[ground]) >= 4.5, (name, ground)
-        for name in ("before", "after", "kept", "lost", "c0", "c1", "c2", "c3", "c4", "c5"):
+        for name in ("before", "after", "kept", "lost", "c0", "c1", "c2", "c3", "c4", "c5", "c6"):
             assert _contrast(colours[name], colours[ground]) >= 3, (name, ground)
     assert _contrast(colours["ink"], colours["warn"]) >= 4.5
     assert _contrast(colours["ink"], colours["sunk"]) >= 4.5
@@ -218,3 +219,10 @@ def test_the_proof_of_the_release_and_the_authors_of_the_sources_are_shown(html)
     assert "Proof: the release read elsewhere" in text
     assert "vLLM" in text
     assert "R. Hertzog, R. Mas" in text
+
+
+def test_where_the_time_of_training_went_is_shown(html):
+    text = Page(html).text
+    assert "Where the time of training went" in text
+    assert "steps done again" in text
+    assert "1.25 USD" in text

@@ -72,3 +72,26 @@ def test_times_and_starts_come_from_what_the_stage_noted():
     assert (found.tokens_per_s, found.wait_fraction, found.starts) == (123.0, 0.25, 3)
     bare = training(NODE, lines({"step": 1, "loss": 2, "tokens_per_s": 7}), {"timings": "odd"})
     assert (bare.tokens_per_s, bare.wait_fraction, bare.starts) == (7, None, 1)
+
+
+def test_steps_that_were_left_out_are_counted():
+    found = training(NODE, lines({"step": 1, "loss": None, "skipped": "not_finite"}, {"step": 2, "loss": 2.0}))
+    assert (found.steps, found.skipped, found.not_finite, found.last_loss) == (2, 1, 0, 2.0)
+
+
+@pytest.mark.parametrize(
+    "noted", [None, "odd", {}, {"seconds": 3}, {"seconds": {"step": "a"}}, {"seconds": {"step": 0.0}}], ids=repr
+)
+def test_a_run_without_a_sound_account_of_its_time_shows_none(noted):
+    assert training(NODE, lines({"step": 1, "loss": 2}), {"goodput": noted}).spent is None
+
+
+def test_the_account_of_time_is_shown_by_cause():
+    noted = {"seconds": {"step": 60.0, "lost": 20.0, "waiting": 20.0}, "launches": 2, "kwh": 0.5}
+    spent = training(NODE, lines({"step": 1, "loss": 2}), {"goodput": noted}).spent
+    assert spent is not None
+    assert (spent.goodput, spent.total_s, spent.launches, spent.usd, spent.kwh) == (0.6, 100.0, 2, None, 0.5)
+    assert {part.words: part.share for part in spent.slices if part.share} == {
+        "steps that count": 0.6, "steps done again": 0.2, "waiting for machines": 0.2,
+    }  # fmt: skip
+    assert spent.bar.count("<rect") == 3

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.report.words import duration, figure, sample, signed, signed_percent, visible
+from tasks.page.words import duration, figure, sample, signed, signed_percent, visible
 
 
 @pytest.mark.parametrize(

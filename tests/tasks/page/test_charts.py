@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.report.charts import Part, bar, compact, dot, downsample, element, line_chart, number, shorten, size, ticks
+from tasks.page.charts import Part, bar, compact, dot, downsample, element, line_chart, number, shorten, size, ticks
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 

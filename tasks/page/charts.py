@@ -1,4 +1,4 @@
-"""The charts of the report: SVG written by hand, safely. Every attribute and text is escaped in `element`, so that
+"""The charts of the pages: SVG written by hand, safely. Every attribute and text is escaped in `element`, so that
 charts can hold untrusted words; colours are class names, and the page's style sheet themes them for light and dark.
 
 Each chart stands beside a table with the same numbers, so none carries a fact alone. Bars and dots are drawn inside
@@ -151,7 +151,7 @@ def line_chart(curve: Curve, *, title: str, x_label: str, y_label: str, kind: st
         parts.append(
             element(
                 "text",
-                f"{tick:.{digits}f}" if y1 < 1e5 else compact(tick),
+                _short(tick, digits, y1),
                 x=LEFT - 6,
                 y=py(tick) + 4,
                 class_="tick end",
@@ -170,13 +170,22 @@ def line_chart(curve: Curve, *, title: str, x_label: str, y_label: str, kind: st
     mean = [f"{_xy(px(x))},{_xy(py(y))}" for x, y in zip(curve.x, curve.mean, strict=True)]
     parts.append(element("polyline", points=" ".join(mean), class_=f"curve {kind}"))
     if curve.x:
-        last = f"{curve.mean[-1]:.2f}" if abs(curve.mean[-1]) < 100 else compact(curve.mean[-1])
+        value = curve.mean[-1]
+        is_small = 0 < abs(value) < 0.1
+        last = compact(value) if abs(value) >= 100 else f"{value:.2e}" if is_small else f"{value:.2f}"
         y = py(curve.mean[-1])
         parts.append(element("circle", cx=px(curve.x[-1]), cy=y, r=3.5, class_=f"mark {kind}"))
         # The label stands above the band of noise, or below it when there is no room.
         room = py(curve.high[-1]) - 8
         parts.append(element("text", last, x=WIDTH - RIGHT, y=room if room > TOP + 14 else y + 20, class_="value end"))
     return element("svg", *parts, class_="chart", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img")
+
+
+def _short(tick: float, digits: int, highest: float) -> str:
+    """A tick that fits beside the axis."""
+    if highest >= 1e5:
+        return compact(tick)
+    return f"{tick:.{digits}f}" if digits < 4 or not tick else f"{tick:.1e}".replace("e-0", "e-")
 
 
 def _xy(value: float) -> str:
