@@ -7,11 +7,12 @@ import logging
 import os
 import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 
-from tasks.errors import ConfigError, HostFault, NestlingError
+from tasks.errors import ConfigError, HostFault, NestlingError, Preempted
+from tasks.train.goodput import mark
+from tasks.train.preemption import Notices, watch
 from tasks.train.run import RunSpec, read_run
 
 PARENT = "NESTLING_PARENT_PID"  # set by a launcher whose death ends the trainer
@@ -25,16 +26,22 @@ def main() -> int:
     path = parser.parse_args().run
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every thread's every step
-    stop = threading.Event()
+    notices = Notices()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    _die_with_parent(stop)
+        signal.signal(number, lambda number, _: notices.tell(signal.Signals(number).name))
+    _die_with_parent(notices)
     log.info("process %s, %s", os.getpid(), path)
     spec: RunSpec | None = None
     try:
         spec = read_run(path)
         spec.error.unlink(missing_ok=True)
-        _train(spec, stop)
+        spec.run_dir.mkdir(parents=True, exist_ok=True)
+        mark(spec.goodput, "start")
+        watch(notices, spec.config.preemption_file)
+        _train(spec, notices)
+    except Preempted as error:
+        assert notices.first is not None
+        return _failed(spec, error.exit_code, f"{notices.first.reason}: {error}")
     except NestlingError as error:
         return _failed(spec, error.exit_code, str(error))
     except OSError as error:
@@ -48,16 +55,17 @@ def main() -> int:
     except Exception as error:
         traceback.print_exc()
         return _failed(spec, 1, f"{type(error).__name__}: {error}")
+    mark(spec.goodput, "end", reason="done")
     return 0
 
 
-def _train(spec: RunSpec, stop: threading.Event) -> None:
+def _train(spec: RunSpec, notices: Notices) -> None:
     import jax
 
     from tasks.train.trainer import train
 
     try:
-        train(spec, stop.is_set)
+        train(spec, notices.is_told, lambda: notices.left(spec.config.grace_s))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise HostFault(
@@ -77,12 +85,13 @@ def _failed(spec: RunSpec | None, code: int, message: str) -> int:
         try:
             spec.run_dir.mkdir(parents=True, exist_ok=True)
             spec.error.write_text(json.dumps({"code": code, "message": message}, ensure_ascii=False) + "\n")
+            mark(spec.goodput, "end", reason=message.partition(". ")[0][:200])
         except OSError:
             log.exception("error.json could not be written")
     return code
 
 
-def _die_with_parent(stop: threading.Event) -> None:
+def _die_with_parent(notices: Notices) -> None:
     """Save and go when the process that started us is gone, even if it was killed with SIGKILL."""
     parent = int(os.environ.get(PARENT, "0"))
     if not parent:
@@ -90,7 +99,7 @@ def _die_with_parent(stop: threading.Event) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
     if os.getppid() != parent:  # it was gone before the line above
-        stop.set()
+        notices.tell("the process that started this one is gone")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,24 @@ class TrainConfig(StageConfig):
     neftune_alpha: float = Field(
         default=0.0, ge=0, description="sft: noise on embeddings, alpha / sqrt(tokens x width); 0 is none, 5 is usual."
     )
+    ema_decay: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Of a running mean of the weights, per step, which is then what is kept; 0 is none.",
+    )
+    skip_nonfinite: int = Field(
+        default=0,
+        ge=0,
+        description="Steps whose loss or gradient is NaN or infinite that may be left out; one more stops.",
+    )
+    spike_factor: float = Field(
+        default=0.0,
+        ge=0,
+        description="Robust deviations above the median of loss or gradient norm that are a spike; 0 finds none.",
+    )
+    spike_window: int = Field(default=128, ge=2, description="Steps of that median; before so many nothing is a spike.")
+    skip_spikes: int = Field(default=0, ge=0, description="Spikes that may be left out; one more stops the run.")
     streams: int = Field(
         default=1, ge=1, description="Parts of the data packed apart; hosts share them, so it bounds their number."
     )
@@ -108,6 +126,12 @@ class TrainConfig(StageConfig):
         "Host faults or kills in a row without progress before giving up.", default=3, ge=0
     )
     log_every: int = operational_field("Steps between lines of the trainer's log.", default=10, ge=1)
+    grace_s: float = operational_field("Seconds between a notice and the end of the machine.", default=30.0, gt=0)
+    preemption_file: str = operational_field("A file whose appearance is a notice; empty watches none.", default="")
+    page_every_s: float = operational_field("Seconds between renewals of the live page.", default=10.0, gt=0)
+    tensorboard: bool = operational_field("Write TensorBoard files too; needs the [tensorboard] extra.", default=False)
+    usd_per_chip_hour: float | None = operational_field("Price of a device; None counts no money.", default=None, ge=0)
+    watts_per_chip: float | None = operational_field("Power of a device; None counts no energy.", default=None, ge=0)
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
@@ -153,6 +177,11 @@ class TrainConfig(StageConfig):
                 f"neftune_alpha={self.neftune_alpha}, loss_turns={self.loss_turns!r} with kind='next_token': both are "
                 "about conversations. Use kind='sft', or leave them out."
             )
+        if self.skip_spikes and not self.spike_factor:
+            raise ValueError(
+                f"skip_spikes={self.skip_spikes} with spike_factor=0: nothing is ever a spike, so none would be left "
+                "out. Set spike_factor, for example 6 as OLMo 2 did, or leave skip_spikes out."
+            )
         return self
 
     @property
@@ -183,6 +212,10 @@ class TrainConfig(StageConfig):
             weight_decay=self.weight_decay,
             clip_norm=self.clip_norm,
             z_loss=self.z_loss,
+            ema_decay=self.ema_decay,
+            guard=bool(self.skip_nonfinite or self.spike_factor),
+            spike_factor=self.spike_factor,
+            spike_window=self.spike_window,
         )
 
     def compute(self, platform: str) -> ComputeConfig:

@@ -133,16 +133,18 @@ class TextStream:
         if self._open is None:
             self._next_document()
         pieces: list[list[int]] = []
+        sources: list[int] = []
         needed = self._cfg.seq_len + 1
         while True:
             number, offset = self._open or (0, 0)
             piece = self._ids[offset : offset + needed]
             pieces.append(piece)
+            sources.append(number)
             needed -= len(piece)
             if not needed:
                 # The last token is read again: it is the first input of the next row.
                 self._open = number, offset + len(piece) - 1
-                return text_row(pieces, self._cfg.seq_len, self._tokenizer.pad_id)
+                return text_row(pieces, sources, self._cfg.seq_len)
             self._next_document()
 
     def _next_document(self) -> None:
@@ -195,7 +197,13 @@ class ChatStream:
                     f"{tries * WINDOW:,} conversations in a row hold no answer within seq_len={self._cfg.seq_len}: "
                     "there is nothing to learn. Use a longer seq_len or shorter prompts."
                 )
-        row = chat_row([self._pieces[i] for i in self._bins[self._at]], self._cfg.seq_len, self._tokenizer.pad_id)
+        items = self._bins[self._at]
+        row = chat_row(
+            [self._pieces[i] for i in items],
+            [self._drawn[i][0] for i in items],
+            self._cfg.seq_len,
+            self._tokenizer.pad_id,
+        )
         self._at += 1
         return row
 

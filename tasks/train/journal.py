@@ -7,7 +7,7 @@ from typing import Any
 
 from tasks.errors import DataFault
 
-TIMING = ("seconds", "tokens_per_s", "wait_s")  # fields that differ between two runs of the same steps
+TIMING = ("seconds", "tokens_per_s", "wait_s", "mfu")  # fields that differ between two runs of the same steps
 
 
 class Journal:
@@ -17,8 +17,8 @@ class Journal:
         self._metrics, self._saves = metrics, saves
         self._file: Any = None
 
-    def begin(self, step: int) -> None:
-        """Go on after `step`: lines of later steps, written by a run that was lost, are taken away.
+    def begin(self, step: int) -> list[dict[str, Any]]:
+        """Go on after `step`: lines of later steps, written by a run that was lost, are taken away. Returns the others.
 
         Raises:
             DataFault: a line up to `step` is missing.
@@ -32,6 +32,7 @@ class Journal:
             )
         write_whole(self._metrics, "".join(_text(line) for line in kept))
         self._file = self._metrics.open("a")
+        return kept
 
     def step(self, line: dict[str, Any]) -> None:
         """Write the line of a finished step."""
@@ -67,8 +68,12 @@ class Journal:
 
 def lasting(path: Path) -> str:
     """The lines of a metrics.jsonl without the fields that differ between two runs of the same steps."""
-    lines = ({name: value for name, value in line.items() if name not in TIMING} for line in _lines(path))
-    return "".join(_text(line) for line in lines)
+    return "".join(_text(line) for line in lasting_lines(path))
+
+
+def lasting_lines(path: Path) -> list[dict[str, Any]]:
+    """The same as objects."""
+    return [{name: value for name, value in line.items() if name not in TIMING} for line in _lines(path)]
 
 
 def timings(path: Path) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Starts trainer processes, follows them, and decides what their end means."""
 
+import contextlib
 import json
 import logging
 import os
@@ -15,6 +16,8 @@ from typing import Any, Protocol
 from model.cpu import cpu_environment
 from tasks.errors import ConfigError, DataFault, HostFault, NestlingError, Preempted
 from tasks.progress import Bar, track
+from tasks.train.goodput import mark
+from tasks.train.live import Live
 from tasks.train.run import RunSpec
 
 log = logging.getLogger(__name__)
@@ -109,14 +112,18 @@ def train_to_the_end(spec: RunSpec, launcher: Launcher, label: str, steps: int) 
     budgets = {PREEMPTED: spec.config.preempt_budget, HOST: spec.config.fault_budget}
     left = dict(budgets)
     reached, starts = _reached(spec), 0
-    with track(label, steps, unit="steps") as bar:
-        follow = _Follower(spec.metrics, bar)
+    live = Live(spec, label, steps)
+    with track(label, steps, unit="steps") as bar, contextlib.ExitStack() as at_end:
+        at_end.callback(live, is_over=True)
+        follow = _Follower(spec.metrics, bar, live)
         follow.resume()
         while True:
             starts += 1
             follow.is_warm = False
             spec.error.unlink(missing_ok=True)
+            mark(spec.goodput, "launch")
             code = launcher.run(spec, run_json, follow)
+            mark(spec.goodput, "end", code=code)
             if code == DONE:
                 return starts
             kind = HOST if code < 0 else code
@@ -136,6 +143,7 @@ class _Follower:
 
     path: Path
     bar: Bar
+    live: Live
     step: int = 0
     offset: int = 0
     is_warm: bool = False  # the first step of a trainer holds its start and its compilation
@@ -151,12 +159,14 @@ class _Follower:
         """Tell the bar about the newest line."""
         line = self._newest()
         if line is not None and line["step"] > self.step:
-            note = f"loss {line['loss']:.3f}, {line['tokens_per_s']:,.0f} tokens/s"
+            loss = "left out" if line["loss"] is None else f"loss {line['loss']:.3f}"
+            note = f"{loss}, {line['tokens_per_s']:,.0f} tokens/s"
             if not self.is_warm:
                 self.bar.resume(line["step"] - self.step)
             else:
                 self.bar.advance(line["step"] - self.step, note=note)
             self.step, self.is_warm = line["step"], True
+        self.live()
 
     def _newest(self) -> dict[str, Any] | None:
         if not self.path.exists():

@@ -1,6 +1,7 @@
 """Token lists to rows of fixed length: nothing lost, nothing doubled, nothing crossing from one text into another.
 
-A row has the five arrays of a batch without its first axis; see model/losses.py for their meaning. Positions restart at
+A row has the five arrays of a batch without its first axis, see model/losses.py for their meaning, and sources_BT: the
+number of the source that each text came from. Positions restart at
 0 in every segment, and a target has weight 0 when it belongs to another text than the token before it.
 """
 
@@ -20,7 +21,7 @@ class Piece:
     learn: Sequence[bool] | None = None  # None learns all
 
 
-def text_row(pieces: Sequence[Sequence[int]], seq_len: int, pad_id: int) -> Row:
+def text_row(pieces: Sequence[Sequence[int]], sources: Sequence[int], seq_len: int) -> Row:
     """A row from consecutive stretches of documents that hold seq_len + 1 tokens together.
 
     The last token is only a target; it is the first token of the next row.
@@ -37,10 +38,11 @@ def text_row(pieces: Sequence[Sequence[int]], seq_len: int, pad_id: int) -> Row:
         "positions_BT": positions[:-1],
         "segments_BT": segments[:-1],
         "weights_BT": (segments[1:] == segments[:-1]).astype(np.float32),
+        "sources_BT": np.repeat(np.asarray(sources, np.int32), lengths)[:-1],
     }
 
 
-def chat_row(pieces: Sequence[Piece], seq_len: int, pad_id: int) -> Row:
+def chat_row(pieces: Sequence[Piece], sources: Sequence[int], seq_len: int, pad_id: int) -> Row:
     """A row of whole conversations, each len(ids) - 1 wide, the rest filled up with padding."""
     row = {
         "tokens_BT": np.full(seq_len, pad_id, np.int32),
@@ -48,15 +50,17 @@ def chat_row(pieces: Sequence[Piece], seq_len: int, pad_id: int) -> Row:
         "positions_BT": np.zeros(seq_len, np.int32),
         "segments_BT": np.zeros(seq_len, np.int32),
         "weights_BT": np.zeros(seq_len, np.float32),
+        "sources_BT": np.zeros(seq_len, np.int32),
     }
     at = 0
-    for number, piece in enumerate(pieces, start=1):
+    for number, (piece, source) in enumerate(zip(pieces, sources, strict=True), start=1):
         ids = np.asarray(piece.ids, np.int32)
         here = slice(at, at + len(ids) - 1)
         row["tokens_BT"][here] = ids[:-1]
         row["targets_BT"][here] = ids[1:]
         row["positions_BT"][here] = np.arange(len(ids) - 1)
         row["segments_BT"][here] = number
+        row["sources_BT"][here] = source
         row["weights_BT"][here] = 1.0 if piece.learn is None else np.asarray(piece.learn, np.float32)[1:]
         at += len(ids) - 1
     return row

@@ -3,7 +3,8 @@
 RUN_DIR/run.json         what to do                     checkpoints/  Orbax, one directory a step
         metrics.jsonl    one line a step, as it happens saves.jsonl   the steps whose checkpoint is known to be whole
         result/          the model, when finished       error.json    why it stopped, when it did
-        trainer.log      its output                     dump/         the batch that made a NaN
+        trainer.log      its output                     dump/         the step that stopped it (tasks/train/replay.py)
+        goodput.jsonl    where the time went            live.html     how it goes, renewed while it runs
 """
 
 import json
@@ -78,6 +79,18 @@ class RunSpec(BaseModel):
     @property
     def dump(self) -> Path:
         return self.run_dir / "dump"
+
+    @property
+    def goodput(self) -> Path:
+        return self.run_dir / "goodput.jsonl"
+
+    @property
+    def page(self) -> Path:
+        return self.run_dir / "live.html"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.run_dir / "tensorboard"
 
     def mixture(self) -> dict[str, Any]:
         """The mixture.json of the data, which must fit the kind of run and the tokenizer.

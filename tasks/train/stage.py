@@ -6,6 +6,7 @@ from pathlib import Path
 from tasks.artifact import Artifact, Stage, Workspace, open_artifact
 from tasks.errors import ConfigError
 from tasks.train.config import TrainConfig
+from tasks.train.goodput import account, read_marks
 from tasks.train.journal import timings
 from tasks.train.launcher import Launcher, LocalLauncher, train_to_the_end
 from tasks.train.run import RunIdentity, RunSpec
@@ -25,9 +26,18 @@ def train(workspace: Workspace, config: TrainConfig, inputs: dict[str, Artifact]
         with workspace.unit(UNIT) as unit:
             for path in sorted(path for path in spec.result.rglob("*") if path.is_file()):
                 unit.add_file(path.relative_to(spec.result).as_posix(), path)
-            last = json.loads((spec.result / "metrics.jsonl").read_text().splitlines()[-1])
+            lines = [json.loads(line) for line in (spec.result / "metrics.jsonl").read_text().splitlines()]
+            spent = account(read_marks(spec.goodput)).facts(
+                config.mesh.to_model().num_devices, config.usd_per_chip_hour, config.watts_per_chip
+            )
             unit.note(
-                tokens=last["tokens"], final_loss=last["loss"], trainer_starts=starts, timings=timings(spec.metrics)
+                tokens=lines[-1]["tokens"],
+                final_loss=next((line["loss"] for line in reversed(lines) if line["loss"] is not None), None),
+                steps_left_out=sum("skipped" in line for line in lines),
+                trainer_starts=starts,
+                timings=timings(spec.metrics),
+                goodput=spent,
+                cost=spent.get("usd", 0.0),
             )
         record = workspace.unit_record(UNIT)
         assert record is not None

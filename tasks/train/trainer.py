@@ -5,7 +5,6 @@ steps after a resume are those of the undisturbed run, bit for bit on the same k
 """
 
 import fcntl
-import json
 import logging
 import math
 import os
@@ -23,15 +22,20 @@ import numpy as np
 
 from model.checkpoint import CheckpointError, Checkpoints
 from model.convert import load_hf
-from model.loop import Loss, Metrics, TrainState, abstract_state, init_state, make_train_step, state_of_model
+from model.flops import mfu
+from model.loop import Loss, Metrics, TrainState, TrainStep, abstract_state, init_state, make_train_step, state_of_model
 from model.losses import next_token_loss
+from model.optimizer import trained_weights
 from model.sharding import put_batch
 from tasks.errors import ConfigError, DataFault, HostFault, Preempted
 from tasks.tokens import TextTokenizer
 from tasks.train.devices import decoder_here, preflight, require_fit
+from tasks.train.dump import dump_step
 from tasks.train.export import export
 from tasks.train.feed import Batches, FeedConfig, State, open_sources, prefetched, token_ledger
+from tasks.train.goodput import Laps, mark
 from tasks.train.journal import Journal
+from tasks.train.numbers import LeftOut, Numbers, is_finished, read_numbers, said
 from tasks.train.packing import Row
 from tasks.train.run import RunIdentity, RunSpec
 
@@ -59,26 +63,43 @@ class _Pending:
     wait_s: float
 
 
-def train(spec: RunSpec, should_stop: Callable[[], bool]) -> None:
+def train(spec: RunSpec, should_stop: Callable[[], bool], seconds_left: Callable[[], float] = lambda: math.inf) -> None:
     """Train to the end and write `result/`; resume where an earlier process of the same run was stopped.
+
+    seconds_left says, once should_stop() became true, how long the machine may still be there.
 
     Raises:
         Preempted: should_stop() became true; the newest step is saved.
-        DataFault: a number is not finite, or a checkpoint is damaged and allow_rollback is off.
+        DataFault: a step is not finite or a spike beyond what may be left out, or a checkpoint is damaged and
+            allow_rollback is off.
         ConfigError: data, base, mesh or checkpoint do not belong together.
     """
     with _only_one(spec.run_dir):
         if spec.result.is_dir():
             log.info("%s is finished", spec.run_dir)
             return
-        _Trainer(spec, should_stop).run()
+        _Trainer(spec, should_stop, seconds_left).run()
+
+
+def redo(spec: RunSpec, checkpoint: int, last: int) -> Iterator[tuple[int, Row, dict[str, Any]]]:
+    """Compute the steps after a checkpoint (0 is the beginning) up to `last` again: (step, batch, numbers) of each.
+
+    Nothing of the run is written.
+
+    Raises:
+        HostFault: a trainer holds the run.
+        DataFault: the checkpoint is damaged or gone.
+    """
+    with _only_one(spec.run_dir):
+        yield from _Trainer(spec, lambda: False, lambda: math.inf).redo(checkpoint, last)
 
 
 class _Trainer:
-    def __init__(self, spec: RunSpec, should_stop: Callable[[], bool]):
+    def __init__(self, spec: RunSpec, should_stop: Callable[[], bool], seconds_left: Callable[[], float]):
         config = spec.config
         mixture = spec.mixture()
-        self._spec, self._config, self._should_stop = spec, config, should_stop
+        self._spec, self._config = spec, config
+        self._should_stop, self._seconds_left = should_stop, seconds_left
         self._tokenizer = TextTokenizer(spec.tokenizer_dir)
         self._sources = open_sources(spec.data_dir, mixture, config.seed)
         self._steps = config.steps(mixture["total_tokens"])
@@ -89,6 +110,9 @@ class _Trainer:
         feed = FeedConfig(mixture["kind"], config.seq_len, config.rows, config.streams, config.seed, config.loss_turns)
         self._batches = Batches(self._sources, self._tokenizer, feed)
         self._journal = Journal(spec.metrics, spec.saves)
+        self._left_out = LeftOut(config)
+        self._save_began: float | None = None
+        self._step_s, self._save_s = 0.0, 0.0  # of the newest; 0 is not known yet
         self._unconfirmed: int | None = None
         self._at = Position(0, 0, None)
         planned = self._steps * config.batch_tokens
@@ -99,8 +123,12 @@ class _Trainer:
     def run(self) -> None:
         with Checkpoints(self._spec.checkpoints, keep=self._config.keep) as checkpoints:
             _sweep(self._spec.checkpoints)
+            began = time.monotonic()
             state = self._restore(checkpoints) or self._fresh()
-            self._journal.begin(self._at.step)
+            self._left_out.remember(self._journal.begin(self._at.step))
+            spent = {"restore": time.monotonic() - began} if self._at.step else {}
+            mark(self._spec.goodput, "resume", step=self._at.step, spent=spent)
+            self._laps = Laps(self._spec.goodput)
             feed = prefetched(self._batches)
             try:
                 if self._at.feed is not None:
@@ -110,57 +138,127 @@ class _Trainer:
             finally:
                 feed.close()
                 self._journal.close()
-        export(self._spec, self._cfg, state.params, self._tokenizer, ledger)
+        weights = trained_weights(state.params, state.opt_state)
+        export(self._spec, self._cfg, weights, self._tokenizer, ledger)
 
-    def _loop(self, state: TrainState, feed: Any, checkpoints: Checkpoints) -> TrainState:
-        step_of = make_train_step(
+    def redo(self, checkpoint: int, last: int) -> Iterator[tuple[int, Row, dict[str, Any]]]:
+        """See the function of that name."""
+        feed, step_of = prefetched(self._batches), self._step()
+        try:
+            if checkpoint:
+                with Checkpoints(self._spec.checkpoints, keep=self._config.keep) as checkpoints:
+                    like = abstract_state(self._cfg, self._optimizer, mesh=self._mesh)
+                    try:
+                        found = checkpoints.restore(like, checkpoint)
+                    except CheckpointError as error:
+                        raise DataFault(str(error)) from error
+                state = found.state
+                feed.set_state(found.extra["feed"])
+            else:
+                state = self._fresh()
+            for step in range(checkpoint + 1, last + 1):
+                batch = next(feed)
+                state, metrics = step_of(state, self._on_device(batch, step))
+                yield step, batch, self._read(metrics)
+        finally:
+            feed.close()
+
+    def _step(self) -> TrainStep:
+        return make_train_step(
             self._cfg, self._optimizer, mesh=self._mesh, accumulate=self._config.accumulate, loss=self._loss()
         )
+
+    def _loop(self, state: TrainState, feed: Any, checkpoints: Checkpoints) -> TrainState:
+        step_of = self._step()
         log.info("%s steps of %s tokens from step %s", self._steps, f"{self._config.batch_tokens:,}", self._at.step)
         pending: _Pending | None = None
+        first = self._at.step + 1
         clock = time.monotonic()
-        for step in range(self._at.step + 1, self._steps + 1):
+        for step in range(first, self._steps + 1):
             began = time.monotonic()
             batch = next(feed)
             waited = time.monotonic() - began
+            # Waiting while the devices compute costs nothing.
+            is_idle = pending is None or is_finished(pending.metrics)
+            self._laps.lap("data_wait" if is_idle else "step")
             state, metrics = step_of(state, self._on_device(batch, step))
+            self._laps.lap("compile" if pending is None and step == first else "step")
             # The numbers of a step are read while the next one computes.
             if pending is not None:
-                clock = self._finish(pending, clock)
+                clock = self._finish(pending, clock, checkpoints)
             pending = _Pending(step, metrics, batch, waited)
             stop = self._should_stop()
+            if stop and step < self._steps:
+                self._say_if_it_fits()
             if stop or step == self._steps or step % self._config.save_every_steps == 0:
-                clock = self._finish(pending, clock)
+                clock = self._finish(pending, clock, checkpoints)
                 pending = None
                 self._save(state, feed.get_state(), checkpoints)
+                self._was_stalled()
                 if stop and step < self._steps:
                     self._confirm(checkpoints)
+                    self._was_stalled()
                     raise Preempted(f"stopped at step {step} of {self._steps}; it is saved, the same command resumes.")
         self._confirm(checkpoints)
+        self._was_stalled()
         return state
 
-    def _finish(self, done: _Pending, clock: float) -> float:
+    def _finish(self, done: _Pending, clock: float, checkpoints: Checkpoints) -> float:
         """Read the numbers of a step, check and write them; returns the time."""
-        numbers = {name: float(value) for name, value in jax.device_get(done.metrics).items()}
-        if not all(math.isfinite(numbers[name]) for name in ("loss", "grad_norm")):
-            raise self._not_finite(done, numbers)
+        numbers = self._read(done.metrics)
+        self._time_save(checkpoints)
+        if too_many := self._left_out.is_one_too_many(done.step, numbers):
+            self._confirm(checkpoints)
+            raise dump_step(self._spec, done.step, done.batch, numbers, self._journal.newest_save(), *too_many)
         tokens = int(np.count_nonzero(done.batch["segments_BT"]))
         self._at = Position(done.step, self._at.tokens + tokens, None)
         now = time.monotonic()
-        timing = {"seconds": now - clock, "tokens_per_s": tokens / max(now - clock, 1e-9), "wait_s": done.wait_s}
+        self._step_s = now - clock
+        self._laps.lap("step")
+        self._laps.reached(done.step)
+        speed = tokens / max(now - clock, 1e-9)
+        timing = {"seconds": now - clock, "tokens_per_s": speed, "wait_s": done.wait_s}
+        if (share := mfu(self._cfg, speed / jax.device_count(), jax.devices()[0].device_kind)) is not None:
+            timing["mfu"] = share
         line = {"step": done.step} | numbers | {"tokens": self._at.tokens}
         self._journal.step(line | {name: round(value, 5) for name, value in timing.items()})
         if done.step % self._config.log_every == 0 or done.step == self._steps:
             log.info(
-                "step %s/%s loss %.4f lr %.3g grad %.3f %.0f tokens/s",
-                done.step, self._steps, numbers["loss"], numbers["lr"], numbers["grad_norm"], timing["tokens_per_s"],
+                "step %s/%s loss %s lr %.3g grad %s %.0f tokens/s",
+                done.step, self._steps, said(numbers["loss"]), numbers["lr"], said(numbers["grad_norm"]), speed,
             )  # fmt: skip
         return now
+
+    def _read(self, metrics: Metrics) -> Numbers:
+        return read_numbers(metrics, [source.name for source in self._sources])
+
+    def _time_save(self, checkpoints: Checkpoints) -> None:
+        """How long the newest save took in the background, to the length of a step."""
+        if self._save_began is not None and not checkpoints.is_saving():
+            self._save_s = time.monotonic() - self._save_began
+            self._save_began = None
+
+    def _was_stalled(self) -> None:
+        """All time since the step was spent on its save; what is after it is another mark."""
+        self._laps.lap("save_stall")
+        self._laps.reached(self._at.step, must_write=True)
+
+    def _say_if_it_fits(self) -> None:
+        """Whether the step under way and a save, as long as the newest took, end before the machine does."""
+        left = self._seconds_left()
+        needed = self._step_s + self._save_s
+        save = f"{self._save_s:.1f} s" if self._save_s else "an unknown time"
+        measured = f"the newest step took {self._step_s:.1f} s, the newest save {save}"
+        if needed > left:
+            log.warning("told to stop with %.1f s left: %s, so the save may not be finished", left, measured)
+        else:
+            log.info("told to stop with %.1f s left: %s", left, measured)
 
     def _save(self, state: TrainState, feed: State, checkpoints: Checkpoints) -> None:
         self._confirm(checkpoints)
         self._journal.before_save()
         facts = {"identity": self._spec.identity.model_dump(mode="json"), "tokens": self._at.tokens, "feed": feed}
+        self._save_began = time.monotonic()
         with self._save_fault_is_said():
             checkpoints.save(self._at.step, state, facts)
         self._unconfirmed = self._at.step
@@ -233,22 +331,8 @@ class _Trainer:
                 f"{self._spec.checkpoints}/{newest}, or set allow_rollback to accept the loss."
             )
 
-    def _not_finite(self, done: _Pending, numbers: dict[str, float]) -> DataFault:
-        """Keep the batch that gave a NaN and say where it is."""
-        shutil.rmtree(self._spec.dump, ignore_errors=True)
-        self._spec.dump.mkdir(parents=True)
-        np.savez(self._spec.dump / "batch.npz", **done.batch)  # pyright: ignore[reportArgumentType]
-        facts = {"step": done.step, "metrics": {name: repr(value) for name, value in numbers.items()}}
-        (self._spec.dump / "step.json").write_text(json.dumps(facts, indent=1) + "\n")
-        return DataFault(
-            f"step {done.step}: loss is {numbers['loss']}, gradient norm {numbers['grad_norm']}. Nothing after it "
-            f"could be finite, so the run stops and saves nothing; the batch is in {self._spec.dump}, the steps "
-            f"before it in {self._spec.checkpoints}. Lower peak_lr, lengthen the warm-up, or look at the documents of "
-            "that batch."
-        )
-
     def _loss(self) -> Loss:
-        return partial(next_token_loss, neftune_alpha=self._config.neftune_alpha)
+        return partial(next_token_loss, neftune_alpha=self._config.neftune_alpha, num_sources=len(self._sources))
 
     def _on_device(self, batch: Row, step: int) -> dict[str, Any]:
         if self._config.neftune_alpha:

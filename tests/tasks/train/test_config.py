@@ -35,6 +35,8 @@ def config(**changes) -> TrainConfig:
         pytest.param({"model": "gemma2/3b"}, "Choose one of gemma2/2b", id="unknown size"),
         pytest.param({"neftune_alpha": 5}, "both are about conversations", id="noise on documents"),
         pytest.param({"peak_lr": 0}, "greater than 0", id="no learning rate"),
+        pytest.param({"skip_spikes": 1}, "nothing is ever a spike", id="spikes that nobody looks for"),
+        pytest.param({"ema_decay": 1}, "less than 1", id="a mean that never moves"),
         pytest.param({"batch_token": 8}, "Did you mean batch_tokens", id="unknown key"),
     ],
 )
@@ -68,9 +70,19 @@ def test_where_and_how_fast_is_not_part_of_the_identity():
     there = config(
         mesh={"fsdp": 4}, accumulate=2, needs="tpu", save_every_steps=7, keep=1, allow_rollback=True, log_every=2,
         preempt_budget=1, fault_budget=0, remat="full", launcher="local", data="x", base="y", tokenizer="z",
+        grace_s=5, preemption_file="/x", page_every_s=1, tensorboard=True, usd_per_chip_hour=1.2, watts_per_chip=220,
     )  # fmt: skip
     assert here.semantic() == there.semantic()
-    for change in ({"seed": 1}, {"dtype": "bfloat16"}, {"streams": 2}, {"beta2": 0.9}, {"schedule": "wsd"}):
+    for change in (
+        {"seed": 1},
+        {"dtype": "bfloat16"},
+        {"streams": 2},
+        {"beta2": 0.9},
+        {"schedule": "wsd"},
+        {"ema_decay": 0.9},
+        {"skip_nonfinite": 1},
+        {"spike_factor": 6},
+    ):
         assert here.semantic() != config(**change).semantic()
 
 
@@ -82,3 +94,11 @@ def test_a_missing_accelerator_stops_the_run_and_names_what_runs_here(monkeypatc
         config(needs="tpu v6e-256").check_machine()
     monkeypatch.setattr(glob, "glob", lambda pattern: ["/dev/accel0"] if "accel" in pattern else [])
     config(needs="tpu v6e-256").check_machine()
+
+
+@pytest.mark.parametrize(
+    ("changes", "guard"),
+    [({}, False), ({"skip_nonfinite": 1}, True), ({"spike_factor": 6.0}, True), ({"ema_decay": 0.9}, False)],
+)
+def test_steps_are_guarded_only_when_some_may_be_left_out_or_are_looked_at(changes, guard):
+    assert config(**changes).optimizer(10).guard is guard

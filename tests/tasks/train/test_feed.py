@@ -110,9 +110,12 @@ def test_text_rows_are_the_documents_end_to_end(packs, tokenizer):
         starts = [i for i, token in enumerate(read) if token == tokenizer.bos_id]
         found = [read[a:b] for a, b in zip(starts, [*starts[1:], len(read)], strict=True)]
         waiting = [[tokenizer.document(s.read(number + cfg.streams * i)["text"]) for i in range(200)] for s in sources]
+        origin: list[int] = []
         for ids in found[:-1]:
             source = next(i for i, docs in enumerate(waiting) if docs[0] == ids)
-            waiting[source].pop(0)
+            origin += [source] * len(waiting[source].pop(0))
+        named = np.concatenate([row["sources_BT"] for row in rows[number]]).tolist()
+        assert named[: len(origin)] == origin
         assert any(docs[0][: len(found[-1])] == found[-1] for docs in waiting)
     for row in rows[0]:
         inside = row["segments_BT"][1:] == row["segments_BT"][:-1]

@@ -9,21 +9,23 @@ from tasks.train.packing import Piece, best_fit, chat_row, text_row
 
 
 def test_text_row_by_hand():
-    row = text_row([[7, 1], [2, 5, 6, 1], [2, 9]], 7, 0)
+    row = text_row([[7, 1], [2, 5, 6, 1], [2, 9]], [3, 0, 1], 7)
     assert row["tokens_BT"].tolist() == [7, 1, 2, 5, 6, 1, 2]
     assert row["targets_BT"].tolist() == [1, 2, 5, 6, 1, 2, 9]
     assert row["segments_BT"].tolist() == [1, 1, 2, 2, 2, 2, 3]
     assert row["positions_BT"].tolist() == [0, 1, 0, 1, 2, 3, 0]
     assert row["weights_BT"].tolist() == [1, 0, 1, 1, 1, 0, 1], "no document foretells the next"
+    assert row["sources_BT"].tolist() == [3, 3, 0, 0, 0, 0, 1]
 
 
 def test_chat_row_by_hand():
     pieces = [Piece([2, 4, 8, 5], [False, False, True, True]), Piece([2, 6], [False, True])]
-    row = chat_row(pieces, 6, 0)
+    row = chat_row(pieces, [2, 1], 6, 0)
     assert row["tokens_BT"].tolist() == [2, 4, 8, 2, 0, 0]
     assert row["targets_BT"].tolist() == [4, 8, 5, 6, 0, 0]
     assert row["weights_BT"].tolist() == [0, 1, 1, 1, 0, 0]
     assert row["segments_BT"].tolist() == [1, 1, 1, 2, 0, 0], "padding is segment 0"
+    assert row["sources_BT"].tolist() == [2, 2, 2, 1, 0, 0]
     assert row["positions_BT"].tolist() == [0, 1, 2, 0, 0, 0]
     assert {name: array.dtype for name, array in row.items()} == {
         name: np.dtype("float32" if name == "weights_BT" else "int32") for name in row

@@ -16,9 +16,12 @@ import pytest
 from tasks.artifact import Artifact, produce
 from tasks.errors import ConfigError
 from tasks.train import stage
+from tasks.train.goodput import read_marks
 from tasks.train.journal import TIMING
 from tasks.train.launcher import LocalLauncher
+from tasks.train.preemption import HOST_VARIABLE
 from tasks.train.stage import TRAIN
+from tests.tasks.train.fake_metadata import FakeMetadata
 from tests.tasks.train.nano import nano_config
 from tests.tasks.training_data import make_artifact
 
@@ -83,6 +86,12 @@ def undisturbed(tmp_path_factory, text_pack) -> Artifact:
 def test_artifact_says_what_was_done_and_leaves_no_times_in_its_content(undisturbed):
     facts = undisturbed.manifest.extra
     assert (undisturbed.manifest.tokens, facts["trainer_starts"], facts["timings"]["steps"]) == (128 * STEPS, 1, STEPS)
+    spent = facts["goodput"]
+    assert (spent["launches"], spent["ends"], spent["seconds"]["lost"]) == (1, {"0": 1}, 0)
+    assert sum(spent["seconds"].values()) == pytest.approx(spent["total_seconds"], abs=0.01)
+    assert 0 < spent["total_seconds"] <= undisturbed.manifest.seconds
+    assert min(spent["seconds"][cause] for cause in ("step", "compile", "start_up", "save_stall")) > 0
+    assert (facts["steps_left_out"], undisturbed.manifest.cost) == (0, 0)
     lines = [json.loads(line) for line in undisturbed.read_bytes("metrics.jsonl").splitlines()]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert not set(TIMING) & set(lines[0])
@@ -103,6 +112,80 @@ def test_a_trainer_that_is_struck_down_is_started_again_and_ends_the_same(tmp_pa
     assert killer.hit
     assert made.manifest.extra["trainer_starts"] == 2
     assert made.manifest.content_digest == undisturbed.manifest.content_digest
+
+
+class Notifier(threading.Thread):
+    """Gives a trainer notice in one way or another when it has done so many steps, again and again."""
+
+    def __init__(self, store: Path, steps: list[int], give):
+        super().__init__(daemon=True)
+        self.store, self.steps, self.give, self.given = store, steps, give, 0
+
+    def run(self) -> None:
+        until, told = time.monotonic() + 600, None
+        while self.given < len(self.steps) and time.monotonic() < until:
+            pid = trainer_pid(self.store)
+            if pid and pid != told and steps_done(self.store) >= self.steps[self.given]:
+                self.give(pid)
+                told = pid
+                self.given += 1
+            time.sleep(0.002)
+
+
+def take_note(tmp_path, text_pack, steps: list[int], give, **changes) -> Artifact:
+    """Train with notices after so many steps."""
+    notifier = Notifier(tmp_path, steps, give)
+    notifier.start()
+    made = produce(str(tmp_path), TRAIN, "nano", nano_config(**LONG, **changes), {"data": text_pack})
+    notifier.join(1)
+    assert notifier.given == len(steps)
+    return made
+
+
+def require_nothing_lost(made: Artifact, undisturbed: Artifact, notices: int) -> None:
+    assert made.manifest.content_digest == undisturbed.manifest.content_digest
+    spent = made.manifest.extra["goodput"]
+    assert (spent["ends"], spent["seconds"]["lost"]) == ({"0": 1, "75": notices}, 0), "no finished step is done again"
+
+
+def test_a_notice_of_the_metadata_server_saves_the_step_and_says_so(tmp_path, text_pack, undisturbed, monkeypatch):
+    with FakeMetadata() as fake:
+        monkeypatch.setenv(HOST_VARIABLE, fake.host)
+
+        def give(_: int) -> None:
+            fake.set("preempted", "TRUE")
+
+        forget = threading.Thread(target=lambda: (wait_for_end(tmp_path), fake.set("preempted", "FALSE")), daemon=True)
+        forget.start()
+        made = take_note(tmp_path, text_pack, [41], give)
+    require_nothing_lost(made, undisturbed, 1)
+
+
+def wait_for_end(store: Path) -> None:
+    """Until a trainer has said why it ended; the machine that comes then is another one."""
+    while True:
+        run_dir = scratch(store)
+        if run_dir is not None and (run_dir / "goodput.jsonl").exists():
+            reasons = [mark.get("reason", "") for mark in read_marks(run_dir / "goodput.jsonl")]
+            if any("says preempted=TRUE" in reason for reason in reasons):
+                return
+        time.sleep(0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["signal", "file"])
+def test_notices_at_random_moments_lose_no_finished_step(tmp_path, text_pack, undisturbed, source):
+    file = tmp_path / "notice"
+
+    def give(pid: int) -> None:
+        if source == "signal":
+            os.kill(pid, signal.SIGTERM)
+        else:
+            file.write_text(str(time.time()))
+
+    steps = sorted(random.Random(source).sample(range(1, STEPS - 20), 5))
+    made = take_note(tmp_path, text_pack, steps, give, preemption_file=str(file))
+    require_nothing_lost(made, undisturbed, 5)
 
 
 FLOW = """
