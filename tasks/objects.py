@@ -46,6 +46,15 @@ class GcsStorage(FsspecStorage):
     def write(self, url: str, source: Source) -> None:
         self._upload(url, source, {})
 
+    def upload(self, url: str, source: Path) -> None:
+        self._upload(url, source, {})
+
+    def is_transient(self, error: Exception) -> bool:
+        """Whether the store was away or too busy (5xx, 408, 429, a broken connection); a refusal (403) is for good."""
+        from gcsfs.retry import is_retriable
+
+        return is_retriable(error) or isinstance(error, TimeoutError | ConnectionError)
+
     def version(self, url: str) -> str:
         return str(found["generation"]) if (found := self._object(url)) else ABSENT
 

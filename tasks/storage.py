@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
 
+TRANSIENT = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.EBUSY, errno.EHOSTDOWN}
 ABSENT = ""  # the version of a file that does not exist
 Source = bytes | Path
 READ_THREADS = 16  # requests in flight to a bucket
@@ -30,6 +31,8 @@ class Storage(Protocol):
     def read(self, url: str) -> bytes: ...
 
     def write(self, url: str, source: Source) -> None: ...
+
+    def upload(self, url: str, source: Path) -> None: ...
 
     def version(self, url: str) -> str: ...
 
@@ -54,6 +57,8 @@ class Storage(Protocol):
     def modified(self, url: str) -> float: ...
 
     def sweep(self, url: str) -> None: ...
+
+    def is_transient(self, error: Exception) -> bool: ...
 
 
 def storage_for(url: str) -> Storage:
@@ -137,6 +142,12 @@ class LocalStorage:
                 self._replace(target, source)
         else:
             self._replace(target, source)
+
+    def upload(self, url: str, source: Path) -> None:
+        """Put a copy of a file in place, whole or not at all; the file itself stays."""
+        target = local_path(url)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._replace(target, source)
 
     def _replace(self, target: Path, source: Source) -> None:
         temporary = target.with_name(f".{target.name[:80]}.{uuid.uuid4().hex}.tmp")
@@ -227,6 +238,10 @@ class LocalStorage:
             for path in local_path(url).rglob(".*.tmp"):
                 path.unlink(missing_ok=True)
 
+    def is_transient(self, error: Exception) -> bool:
+        """Whether the same call may pass later by itself: a network disk that is away, not a full or read-only one."""
+        return isinstance(error, OSError) and error.errno in TRANSIENT
+
 
 class FsspecStorage:
     """Any other fsspec file system: objects are put once, whole; there is no rename.
@@ -251,6 +266,10 @@ class FsspecStorage:
     def write(self, url: str, source: Source) -> None:
         with self.lock:
             self.fs.pipe_file(url, source.read_bytes() if isinstance(source, Path) else source)
+
+    def upload(self, url: str, source: Path) -> None:
+        """Put a copy of a file there; how it is cut into requests is the driver's business."""
+        self.fs.put_file(str(source), url)
 
     def version(self, url: str) -> str:
         try:
@@ -318,6 +337,10 @@ class FsspecStorage:
 
     def sweep(self, url: str) -> None:
         """An object appears whole or not at all: nothing is left half-written."""
+
+    def is_transient(self, error: Exception) -> bool:
+        """Whether the same call may pass later by itself; of an unknown store, all but a plain refusal."""
+        return isinstance(error, OSError) and not isinstance(error, PermissionError | FileNotFoundError)
 
 
 class MemoryStorage(FsspecStorage):

@@ -115,9 +115,30 @@ class TrainConfig(StageConfig):
     needs: str = operational_field("Accelerator without which the run makes no sense, e.g. tpu v6e-256.", default="")
     launcher: Literal["local"] = operational_field("What starts the trainer.", default="local")
     save_every_steps: int = operational_field("Steps between checkpoints.", default=500, ge=1)
-    keep: int = operational_field("Newest checkpoints to keep.", default=3, ge=1)
+    remote: str = operational_field(
+        "Where checkpoints are copied to, a URL or an absolute path; empty keeps them on this machine only.",
+        default="",
+    )
+    remote_every_steps: int = operational_field(
+        "Checkpoints at multiples of so many steps are copied to remote, and the one before a stop.", default=1, ge=1
+    )
+    confirm_within_s: float = operational_field(
+        "Seconds in which a checkpoint must be whole everywhere; a later one stops the run.", default=1800.0, gt=0
+    )
+    keep: int = operational_field("Newest checkpoints to keep, here and in remote.", default=3, ge=1)
+    keep_every_steps: int = operational_field(
+        "Checkpoints at multiples of so many steps stay for good, in remote where there is one; 0 is none.",
+        default=0,
+        ge=0,
+    )
+    keep_best: int = operational_field(
+        "Checkpoints with the highest scores (scores.jsonl in the run directory) to keep too.", default=0, ge=0
+    )
     allow_rollback: bool = operational_field(
         "Resume from an older checkpoint when the newest is damaged or gone.", default=False
+    )
+    rollback_steps_budget: int = operational_field(
+        "Steps that may be lost so over the whole run without allow_rollback.", default=0, ge=0
     )
     preempt_budget: int = operational_field(
         "Pre-emptions in a row without progress before giving up.", default=20, ge=0
@@ -171,6 +192,21 @@ class TrainConfig(StageConfig):
             raise ValueError(
                 f"seq_len={self.seq_len:,} is longer than {self.model} is meant for ({longest:,}): positions beyond "
                 f"it were never published. Use at most {longest:,}."
+            )
+        for name, unit in (
+            ("remote_every_steps", "save_every_steps"),
+            ("keep_every_steps", "remote_every_steps" if self.remote else "save_every_steps"),
+        ):
+            steps, base = getattr(self, name), getattr(self, unit)
+            if steps > 1 and steps % base:
+                raise ValueError(
+                    f"{name}={steps} is not a multiple of {unit}={base}: only steps that are saved can be kept or "
+                    f"copied. Use {max(1, steps // base) * base}."
+                )
+        if self.remote and "://" not in self.remote and not self.remote.startswith(("/", "~")):
+            raise ValueError(
+                f"remote={self.remote!r} is a relative path: the trainer runs in another directory than you. Give an "
+                "absolute path or a URL such as gs://bucket/checkpoints."
             )
         if self.kind == "next_token" and (self.neftune_alpha or self.loss_turns != "all"):
             raise ValueError(

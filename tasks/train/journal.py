@@ -11,10 +11,10 @@ TIMING = ("seconds", "tokens_per_s", "wait_s", "mfu")  # fields that differ betw
 
 
 class Journal:
-    """`metrics.jsonl` and `saves.jsonl` of a run."""
+    """`metrics.jsonl`, `saves.jsonl` and, once steps were lost, `rollbacks.jsonl` of a run."""
 
     def __init__(self, metrics: Path, saves: Path):
-        self._metrics, self._saves = metrics, saves
+        self._metrics, self._saves, self._rollbacks = metrics, saves, saves.with_name("rollbacks.jsonl")
         self._file: Any = None
 
     def begin(self, step: int) -> list[dict[str, Any]]:
@@ -23,8 +23,8 @@ class Journal:
         Raises:
             DataFault: a line up to `step` is missing.
         """
-        kept = [line for line in _lines(self._metrics) if line["step"] <= step]
-        if [line["step"] for line in kept] != list(range(1, step + 1)):
+        kept = self._up_to(step)
+        if not _are_all(kept, step):
             raise DataFault(
                 f"{self._metrics} has {len(kept)} of the {step} lines up to step {step}: the history of a run is part "
                 "of its result. The file was changed or its disk lost data; remove the run directory and train "
@@ -43,9 +43,19 @@ class Journal:
         """Bring the lines to the disk: a checkpoint must not be newer than its history."""
         os.fsync(self._file.fileno())
 
+    def history(self, step: int) -> str:
+        """The text of the lines up to a step."""
+        return "".join(_text(line) for line in self._up_to(step))
+
+    def recover(self, history: str, step: int) -> None:
+        """Take the history that came with a checkpoint where our own has not all lines up to its step."""
+        if not _are_all(self._up_to(step), step):
+            write_whole(self._metrics, history)
+
     def saved(self, step: int) -> None:
         """Write down that the checkpoint of a step is whole."""
-        self._write_saves([*self._save_steps(), step])
+        if step not in (steps := self._save_steps()):
+            self._write_saves([*steps, step])
 
     def newest_save(self) -> int:
         """The highest step whose checkpoint was whole, 0 without one."""
@@ -55,8 +65,20 @@ class Journal:
         """Take back the saves after a step: a rollback was allowed."""
         self._write_saves([step for step in self._save_steps() if step <= after])
 
+    def rolled_back(self, step: int, newest: int, reason: str) -> None:
+        """Write down that the run went back from `newest` to `step`."""
+        line = {"step": step, "newest": newest, "lost": newest - step, "reason": reason}
+        write_whole(self._rollbacks, "".join(_text(line) for line in [*lines(self._rollbacks), line]))
+
+    def lost_steps(self) -> int:
+        """Steps that were done again because their checkpoints were lost, over the whole run."""
+        return sum(line["lost"] for line in lines(self._rollbacks))
+
+    def _up_to(self, step: int) -> list[dict[str, Any]]:
+        return [line for line in lines(self._metrics) if line["step"] <= step]
+
     def _save_steps(self) -> list[int]:
-        return [line["step"] for line in _lines(self._saves)]
+        return [line["step"] for line in lines(self._saves)]
 
     def _write_saves(self, steps: list[int]) -> None:
         write_whole(self._saves, "".join(json.dumps({"step": step}) + "\n" for step in steps))
@@ -73,20 +95,20 @@ def lasting(path: Path) -> str:
 
 def lasting_lines(path: Path) -> list[dict[str, Any]]:
     """The same as objects."""
-    return [{name: value for name, value in line.items() if name not in TIMING} for line in _lines(path)]
+    return [{name: value for name, value in line.items() if name not in TIMING} for line in lines(path)]
 
 
 def timings(path: Path) -> dict[str, float]:
     """How long the steps of a metrics.jsonl took, in seconds and tokens a second."""
-    lines = _lines(path)
-    seconds = sorted(line["seconds"] for line in lines)
+    found = lines(path)
+    seconds = sorted(line["seconds"] for line in found)
     if not seconds:
         return {}
-    rates = sorted(line["tokens_per_s"] for line in lines)
+    rates = sorted(line["tokens_per_s"] for line in found)
     middle = len(seconds) // 2
-    waits = sum(line["wait_s"] for line in lines)
+    waits = sum(line["wait_s"] for line in found)
     return {
-        "steps": len(lines),
+        "steps": len(found),
         "step_seconds": seconds[middle],
         "tokens_per_s": rates[middle],
         "train_seconds": round(sum(seconds), 3),
@@ -94,7 +116,7 @@ def timings(path: Path) -> dict[str, float]:
     }
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def lines(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a file; the rest of a line that a kill cut off is not one."""
     if not path.exists():
         return []
@@ -108,6 +130,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             break
         found.append(line)
     return found
+
+
+def _are_all(found: list[dict[str, Any]], step: int) -> bool:
+    return [line["step"] for line in found] == list(range(1, step + 1))
 
 
 def _text(line: dict[str, Any]) -> str:

@@ -2,12 +2,15 @@
 
 RUN_DIR/run.json         what to do                     checkpoints/  Orbax, one directory a step
         metrics.jsonl    one line a step, as it happens saves.jsonl   the steps whose checkpoint is known to be whole
+        scores.jsonl     of checkpoints, if evaluated   rollbacks.jsonl  steps that were done again, and why
         result/          the model, when finished       error.json    why it stopped, when it did
         trainer.log      its output                     dump/         the step that stopped it (tasks/train/replay.py)
         goodput.jsonl    where the time went            live.html     how it goes, renewed while it runs
 """
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,10 @@ class RunIdentity(BaseModel):
         names = sorted(mine.keys() | theirs.keys())
         return [f"{n}: {mine.get(n)} -> {theirs.get(n)}" for n in names if mine.get(n) != theirs.get(n)]
 
+    def digest(self) -> str:
+        """The same for the same run wherever it runs."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
     def _flat(self) -> dict[str, Any]:
         return {"data": self.data, "tokenizer": self.tokenizer, "base": self.base} | self.config
 
@@ -59,6 +66,10 @@ class RunSpec(BaseModel):
     @property
     def saves(self) -> Path:
         return self.run_dir / "saves.jsonl"
+
+    @property
+    def scores(self) -> Path:
+        return self.run_dir / "scores.jsonl"
 
     @property
     def checkpoints(self) -> Path:
@@ -120,6 +131,15 @@ class RunSpec(BaseModel):
         path = self.run_dir / "run.json"
         write_whole(path, self.model_dump_json(indent=1) + "\n")
         return path
+
+
+def free_space(directory: Path) -> str:
+    """How much room there is, as a sentence."""
+    try:
+        usage = shutil.disk_usage(directory)
+    except OSError:
+        return "Its disk cannot be read."
+    return f"Its disk has {usage.free / 2**20:,.1f} of {usage.total / 2**20:,.0f} MiB free."
 
 
 def read_run(path: Path) -> RunSpec:

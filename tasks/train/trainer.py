@@ -8,7 +8,6 @@ import fcntl
 import logging
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from model.losses import next_token_loss
 from model.optimizer import trained_weights
 from model.sharding import put_batch
 from tasks.errors import ConfigError, DataFault, HostFault, Preempted
+from tasks.storage import join
 from tasks.tokens import TextTokenizer
 from tasks.train.devices import decoder_here, preflight, require_fit
 from tasks.train.dump import dump_step
@@ -37,7 +37,10 @@ from tasks.train.goodput import Laps, mark
 from tasks.train.journal import Journal
 from tasks.train.numbers import LeftOut, Numbers, is_finished, read_numbers, said
 from tasks.train.packing import Row
-from tasks.train.run import RunIdentity, RunSpec
+from tasks.train.remote import Remote
+from tasks.train.resume import Resume
+from tasks.train.run import RunSpec
+from tasks.train.saves import Saves
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +73,9 @@ def train(spec: RunSpec, should_stop: Callable[[], bool], seconds_left: Callable
 
     Raises:
         Preempted: should_stop() became true; the newest step is saved.
-        DataFault: a step is not finite or a spike beyond what may be left out, or a checkpoint is damaged and
-            allow_rollback is off.
+        DataFault: a step is not finite or a spike beyond what may be left out, or a checkpoint is damaged and going
+            back was not allowed.
+        HostFault: a checkpoint could not be saved, or not in time.
         ConfigError: data, base, mesh or checkpoint do not belong together.
     """
     with _only_one(spec.run_dir):
@@ -111,9 +115,7 @@ class _Trainer:
         self._batches = Batches(self._sources, self._tokenizer, feed)
         self._journal = Journal(spec.metrics, spec.saves)
         self._left_out = LeftOut(config)
-        self._save_began: float | None = None
-        self._step_s, self._save_s = 0.0, 0.0  # of the newest; 0 is not known yet
-        self._unconfirmed: int | None = None
+        self._step_s = 0.0  # of the newest; 0 is not known yet
         self._at = Position(0, 0, None)
         planned = self._steps * config.batch_tokens
         if planned > 1.01 * mixture["total_tokens"]:
@@ -121,19 +123,24 @@ class _Trainer:
             log.warning("%s tokens are %.2f times the mixture: documents are seen more often", f"{planned:,}", times)
 
     def run(self) -> None:
-        with Checkpoints(self._spec.checkpoints, keep=self._config.keep) as checkpoints:
-            _sweep(self._spec.checkpoints)
-            began = time.monotonic()
-            state = self._restore(checkpoints) or self._fresh()
-            self._left_out.remember(self._journal.begin(self._at.step))
-            spent = {"restore": time.monotonic() - began} if self._at.step else {}
-            mark(self._spec.goodput, "resume", step=self._at.step, spent=spent)
-            self._laps = Laps(self._spec.goodput)
+        remote, config = None, self._config
+        if config.remote:
+            remote = Remote(join(config.remote, self._spec.identity.digest()[:12]), config.confirm_within_s)
+        checkpoints = Checkpoints(self._spec.checkpoints)
+        began = time.monotonic()
+        state = self._restore(Resume(self._spec, self._journal, checkpoints, remote)) or self._fresh()
+        self._left_out.remember(self._journal.begin(self._at.step))
+        spent = {"restore": time.monotonic() - began} if self._at.step else {}
+        mark(self._spec.goodput, "resume", step=self._at.step, spent=spent)
+        self._laps = Laps(self._spec.goodput)
+        with Saves(self._spec, self._journal, checkpoints, remote) as saves:
+            if self._at.step:
+                saves.adopt(self._at.step)
             feed = prefetched(self._batches)
             try:
                 if self._at.feed is not None:
                     feed.set_state(self._at.feed)
-                state = self._loop(state, feed, checkpoints)
+                state = self._loop(state, feed, saves)
                 ledger = token_ledger(self._sources, self._batches, feed.get_state())
             finally:
                 feed.close()
@@ -146,12 +153,11 @@ class _Trainer:
         feed, step_of = prefetched(self._batches), self._step()
         try:
             if checkpoint:
-                with Checkpoints(self._spec.checkpoints, keep=self._config.keep) as checkpoints:
-                    like = abstract_state(self._cfg, self._optimizer, mesh=self._mesh)
-                    try:
-                        found = checkpoints.restore(like, checkpoint)
-                    except CheckpointError as error:
-                        raise DataFault(str(error)) from error
+                like = abstract_state(self._cfg, self._optimizer, mesh=self._mesh)
+                try:
+                    found = Checkpoints(self._spec.checkpoints).restore(like, checkpoint)
+                except CheckpointError as error:
+                    raise DataFault(str(error)) from error
                 state = found.state
                 feed.set_state(found.extra["feed"])
             else:
@@ -168,7 +174,7 @@ class _Trainer:
             self._cfg, self._optimizer, mesh=self._mesh, accumulate=self._config.accumulate, loss=self._loss()
         )
 
-    def _loop(self, state: TrainState, feed: Any, checkpoints: Checkpoints) -> TrainState:
+    def _loop(self, state: TrainState, feed: Any, saves: Saves) -> TrainState:
         step_of = self._step()
         log.info("%s steps of %s tokens from step %s", self._steps, f"{self._config.batch_tokens:,}", self._at.step)
         pending: _Pending | None = None
@@ -185,30 +191,32 @@ class _Trainer:
             self._laps.lap("compile" if pending is None and step == first else "step")
             # The numbers of a step are read while the next one computes.
             if pending is not None:
-                clock = self._finish(pending, clock, checkpoints)
+                clock = self._finish(pending, clock, saves)
             pending = _Pending(step, metrics, batch, waited)
+            saves.check()
             stop = self._should_stop()
             if stop and step < self._steps:
-                self._say_if_it_fits()
+                self._say_if_it_fits(saves.took_s)
             if stop or step == self._steps or step % self._config.save_every_steps == 0:
-                clock = self._finish(pending, clock, checkpoints)
+                clock = self._finish(pending, clock, saves)
                 pending = None
-                self._save(state, feed.get_state(), checkpoints)
+                identity = self._spec.identity.model_dump(mode="json")
+                facts = {"identity": identity, "tokens": self._at.tokens, "feed": feed.get_state()}
+                saves.save(step, state, facts, is_last=stop)
                 self._was_stalled()
                 if stop and step < self._steps:
-                    self._confirm(checkpoints)
+                    saves.confirm()
                     self._was_stalled()
                     raise Preempted(f"stopped at step {step} of {self._steps}; it is saved, the same command resumes.")
-        self._confirm(checkpoints)
+        saves.confirm()
         self._was_stalled()
         return state
 
-    def _finish(self, done: _Pending, clock: float, checkpoints: Checkpoints) -> float:
+    def _finish(self, done: _Pending, clock: float, saves: Saves) -> float:
         """Read the numbers of a step, check and write them; returns the time."""
         numbers = self._read(done.metrics)
-        self._time_save(checkpoints)
         if too_many := self._left_out.is_one_too_many(done.step, numbers):
-            self._confirm(checkpoints)
+            saves.confirm()
             raise dump_step(self._spec, done.step, done.batch, numbers, self._journal.newest_save(), *too_many)
         tokens = int(np.count_nonzero(done.batch["segments_BT"]))
         self._at = Position(done.step, self._at.tokens + tokens, None)
@@ -232,57 +240,20 @@ class _Trainer:
     def _read(self, metrics: Metrics) -> Numbers:
         return read_numbers(metrics, [source.name for source in self._sources])
 
-    def _time_save(self, checkpoints: Checkpoints) -> None:
-        """How long the newest save took in the background, to the length of a step."""
-        if self._save_began is not None and not checkpoints.is_saving():
-            self._save_s = time.monotonic() - self._save_began
-            self._save_began = None
-
     def _was_stalled(self) -> None:
         """All time since the step was spent on its save; what is after it is another mark."""
         self._laps.lap("save_stall")
         self._laps.reached(self._at.step, must_write=True)
 
-    def _say_if_it_fits(self) -> None:
+    def _say_if_it_fits(self, save_s: float) -> None:
         """Whether the step under way and a save, as long as the newest took, end before the machine does."""
         left = self._seconds_left()
-        needed = self._step_s + self._save_s
-        save = f"{self._save_s:.1f} s" if self._save_s else "an unknown time"
+        save = f"{save_s:.1f} s" if save_s else "an unknown time"
         measured = f"the newest step took {self._step_s:.1f} s, the newest save {save}"
-        if needed > left:
+        if self._step_s + save_s > left:
             log.warning("told to stop with %.1f s left: %s, so the save may not be finished", left, measured)
         else:
             log.info("told to stop with %.1f s left: %s", left, measured)
-
-    def _save(self, state: TrainState, feed: State, checkpoints: Checkpoints) -> None:
-        self._confirm(checkpoints)
-        self._journal.before_save()
-        facts = {"identity": self._spec.identity.model_dump(mode="json"), "tokens": self._at.tokens, "feed": feed}
-        self._save_began = time.monotonic()
-        with self._save_fault_is_said():
-            checkpoints.save(self._at.step, state, facts)
-        self._unconfirmed = self._at.step
-
-    def _confirm(self, checkpoints: Checkpoints) -> None:
-        """Wait for the save under way and write down that it is whole: at most one is ever unknown."""
-        if self._unconfirmed is not None:
-            with self._save_fault_is_said():
-                checkpoints.wait()
-            self._journal.saved(self._unconfirmed)
-            self._unconfirmed = None
-
-    @contextmanager
-    def _save_fault_is_said(self) -> Iterator[None]:
-        """A save that failed stops the run: going on would put ever more steps at risk."""
-        try:
-            yield
-        except Exception as error:  # whatever the storage makes Orbax say
-            what = ": ".join(str(error).split(": ")[-2:])
-            raise HostFault(
-                f"a checkpoint could not be written: {what[-300:]}. {free_space(self._spec.run_dir)} Steps up to "
-                f"{self._journal.newest_save()} are safe, later ones would be done again. Free space or mend the "
-                f"storage of {self._spec.checkpoints}; the same command resumes."
-            ) from error
 
     def _fresh(self) -> TrainState:
         if self._spec.base_dir is None:
@@ -293,43 +264,13 @@ class _Trainer:
             raise ConfigError(str(error)) from error
         return state_of_model(model, self._optimizer, mesh=self._mesh)
 
-    def _restore(self, checkpoints: Checkpoints) -> TrainState | None:
-        """The newest checkpoint, never one older than the newest known to be whole unless that is allowed."""
-        newest = self._journal.newest_save()
-        for step in reversed(checkpoints.steps()):
-            self._require_no_rollback(step, newest)
-            like = abstract_state(self._cfg, self._optimizer, mesh=self._mesh)
-            try:
-                found = checkpoints.restore(like, step)
-            except CheckpointError as error:
-                if not self._config.allow_rollback:
-                    raise DataFault(f"{error} To let the run do that by itself, set allow_rollback.") from error
-                log.warning("%s", error)
-                shutil.rmtree(self._spec.checkpoints / str(step))
-                continue
-            saved = RunIdentity.model_validate(found.extra["identity"])
-            if differences := saved.differences(self._spec.identity):
-                raise ConfigError(
-                    f"{self._spec.run_dir} holds a run of something else ({'; '.join(differences[:5])}): going on "
-                    "would mix two runs. Use another run directory, or the config and data of the checkpoint."
-                )
-            self._journal.forget_saves(after=step)
-            if step > newest:  # whole, but its process was killed before it could say so
-                self._journal.saved(step)
-            self._at = Position(found.step, found.extra["tokens"], found.extra["feed"])
-            log.info("resumed at step %s of %s", step, self._steps)
-            return found.state
-        self._require_no_rollback(0, newest)
-        self._journal.forget_saves(after=0)
-        return None
-
-    def _require_no_rollback(self, step: int, newest: int) -> None:
-        if step < newest and not self._config.allow_rollback:
-            raise DataFault(
-                f"the newest checkpoint is of step {step}, but step {newest} was saved and confirmed: its checkpoint "
-                f"is gone, and {newest - step} steps would be done again in silence. Restore "
-                f"{self._spec.checkpoints}/{newest}, or set allow_rollback to accept the loss."
-            )
+    def _restore(self, resume: Resume) -> TrainState | None:
+        found = resume.restore(abstract_state(self._cfg, self._optimizer, mesh=self._mesh))
+        if found is None:
+            return None
+        self._at = Position(found.step, found.extra["tokens"], found.extra["feed"])
+        log.info("resumed at step %s of %s", found.step, self._steps)
+        return found.state
 
     def _loss(self) -> Loss:
         return partial(next_token_loss, neftune_alpha=self._config.neftune_alpha, num_sources=len(self._sources))
@@ -369,19 +310,3 @@ def _only_one(run_dir: Path) -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
-def free_space(directory: Path) -> str:
-    """How much room there is, as a sentence."""
-    try:
-        usage = shutil.disk_usage(directory)
-    except OSError:
-        return "Its disk cannot be read."
-    return f"Its disk has {usage.free / 2**20:,.1f} of {usage.total / 2**20:,.0f} MiB free."
-
-
-def _sweep(directory: Path) -> None:
-    """Remove what a save that was killed left behind; a finished checkpoint has a number for a name."""
-    for path in directory.glob("*"):
-        if path.is_dir() and not path.name.isdigit():
-            shutil.rmtree(path, ignore_errors=True)

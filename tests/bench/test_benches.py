@@ -15,6 +15,7 @@ BENCHES = {
     "clean": ["--rounds", "1", "--megabytes", "8"],
     "convert": ["--rounds", "1", "--embed-dim", "256", "--layers", "2", "--skip-27b"],
     "artifact": ["--rounds", "1", "--units", "4", "--unit-mb", "1", "--small-units", "10"],
+    "checkpoint": ["--rounds", "1", "--model", "gemma2/tiny", "--rows", "2"],
     "train_step": ["--rounds", "1", "--steps", "2", "--models", "gemma2/tiny", "--peers", "eager"],
 }
 

@@ -9,6 +9,7 @@ import hashlib
 import itertools
 import json
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +29,9 @@ class Bucket:
     generations: Iterator[int] = field(default_factory=lambda: itertools.count(1_700_000_000_000_000))
     log: list[str] = field(default_factory=list)
     lose_answers: int = 0  # so many of the next uploads are stored, and then answered with 503
+    outage: int = 0  # so many of the next requests are answered with 503
+    read_only: bool = False  # every write is answered with 403
+    delay_s: float = 0.0  # before every answer to a write
 
     def put(self, bucket: str, name: str, data: bytes, match: str | None) -> dict[str, Any] | None:
         """Store an object; None when the precondition fails."""
@@ -90,7 +94,21 @@ class Handler(BaseHTTPRequestHandler):
     def _absent(self) -> None:
         self._answer(404, {"error": {"code": 404, "message": "Not Found"}})
 
+    def _is_refused(self, is_write: bool) -> bool:
+        with self.store.lock:
+            is_out = self.store.outage > 0
+            self.store.outage -= is_out
+        time.sleep(self.store.delay_s * is_write)
+        if is_out or (self.store.read_only and is_write):
+            self._body()
+            status = 503 if is_out else 403
+            self._answer(status, {"error": {"code": status, "message": "Service Unavailable" if is_out else "No."}})
+            return True
+        return False
+
     def do_GET(self) -> None:
+        if self._is_refused(is_write=False):
+            return
         path, query = self._target()
         bucket = path[path.index("b") + 1]
         if path[-1] == "o":
@@ -131,6 +149,8 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(200, answer)
 
     def do_POST(self) -> None:
+        if self._is_refused(is_write=True):
+            return
         path, query = self._target()
         body = self._body()
         bucket = path[path.index("b") + 1]
@@ -160,6 +180,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, stored)
 
     def do_PUT(self) -> None:
+        if self._is_refused(is_write=True):
+            return
         _, query = self._target()
         upload = self.store.uploads[query["upload_id"]]
         upload["data"] += self._body()
@@ -174,6 +196,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(200, stored)
 
     def do_DELETE(self) -> None:
+        if self._is_refused(is_write=True):
+            return
         path, query = self._target()
         key = (path[path.index("b") + 1], path[-1])
         with self.store.lock:

@@ -1,8 +1,13 @@
+import asyncio
+import types
+
+import gcsfs.retry
 import jax
 import numpy as np
 import pytest
 
 from tasks.artifact import Artifact
+from tasks.train import remote
 from tests.tasks.train import nano
 from tests.tasks.training_data import chat, document, make_pack, make_tokenizer, turns
 
@@ -27,6 +32,14 @@ def nano_is_known():
     """`gemma2/nano` is a size here and nowhere else."""
     with nano.known():
         yield
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    """The waits for a store that does not answer, ours and gcsfs's, a hundredth of what they are."""
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
+    hasty = types.SimpleNamespace(sleep=lambda seconds: asyncio.sleep(seconds / 100))
+    monkeypatch.setattr(gcsfs.retry, "asyncio", hasty)
 
 
 @pytest.fixture(scope="session")

@@ -37,12 +37,28 @@ def config(**changes) -> TrainConfig:
         pytest.param({"peak_lr": 0}, "greater than 0", id="no learning rate"),
         pytest.param({"skip_spikes": 1}, "nothing is ever a spike", id="spikes that nobody looks for"),
         pytest.param({"ema_decay": 1}, "less than 1", id="a mean that never moves"),
+        pytest.param({"save_every_steps": 30, "keep_every_steps": 100}, "keep_every_steps=100.*Use 90", id="not saved"),
+        pytest.param(
+            {"save_every_steps": 30, "remote_every_steps": 20}, "remote_every_steps=20.*Use 30", id="nor that"
+        ),
+        pytest.param(
+            {"save_every_steps": 10, "remote": "/x", "remote_every_steps": 50, "keep_every_steps": 60},
+            "keep_every_steps=60 is not a multiple of remote_every_steps=50",
+            id="kept where it is not copied",
+        ),
+        pytest.param({"remote": "checkpoints"}, "relative path", id="where the trainer is not"),
         pytest.param({"batch_token": 8}, "Did you mean batch_tokens", id="unknown key"),
     ],
 )
 def test_unsound_configs_are_refused(changes, words):
     with pytest.raises(ValueError, match=words):
         config(**changes)
+
+
+@pytest.mark.parametrize("remote", ["/mnt/x", "~/x", "gs://bucket/x", "memory://x"])
+def test_where_and_how_often_to_copy_is_no_part_of_the_identity(remote):
+    changed = config(remote=remote, save_every_steps=10, remote_every_steps=20, keep_every_steps=40, keep_best=1)
+    assert changed.with_changes({"confirm_within_s": 1, "rollback_steps_budget": 9}).semantic() == config().semantic()
 
 
 def test_length_in_steps():

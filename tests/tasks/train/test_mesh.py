@@ -53,6 +53,21 @@ def test_losses_do_not_depend_on_the_mesh_and_a_run_may_move(tmp_path, text_pack
     assert after == pytest.approx(one, rel=2e-3)
 
 
+def test_a_run_that_moves_from_1x8_to_2x4_to_1x4_devices_reads_the_same_rows(tmp_path, text_pack):
+    shape = {"batch_tokens": 32 * 8, "total_tokens": 32 * 8 * 24, "streams": 8, "peak_lr": 1e-3, "save_every_steps": 5}
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    expected = run(nano_spec(whole, text_pack, mesh={"fsdp": 8}, **shape), 8)
+    assert 6 <= len(run(nano_spec(moved, text_pack, mesh={"fsdp": 8}, **shape), 8, stop_at=6)) < 12
+    second = run(nano_spec(moved, text_pack, mesh={"data": 2, "fsdp": 4}, **shape), 8, stop_at=14)
+    assert 14 <= len(second) < 24
+    last = nano_spec(moved, text_pack, mesh={"fsdp": 4}, **shape)
+    assert run(last, 4) == pytest.approx(expected, rel=1e-5)
+    ledgers = [(run_dir / "result" / "token_ledger.json").read_bytes() for run_dir in (whole, moved)]
+    assert ledgers[0] == ledgers[1]
+    lines = [(run_dir / "metrics.jsonl").read_text().splitlines() for run_dir in (whole, moved)]
+    assert [json.loads(line)["tokens"] for line in lines[0]] == [json.loads(line)["tokens"] for line in lines[1]]
+
+
 def test_a_mesh_that_does_not_fit_the_model_is_a_config_fault(tmp_path, text_pack):
     spec = nano_spec(tmp_path, text_pack, mesh={"tensor": 2})
     with pytest.raises(FileNotFoundError):

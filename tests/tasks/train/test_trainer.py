@@ -18,6 +18,7 @@ from tasks.artifact import Artifact
 from tasks.errors import ConfigError, DataFault, HostFault, Preempted
 from tasks.train import trainer
 from tasks.train.journal import Journal, lasting
+from tasks.train.remote import Remote
 from tasks.train.replay import replay
 from tasks.train.run import RunSpec
 from tasks.train.trainer import train
@@ -336,6 +337,25 @@ def test_gradient_accumulation_changes_only_rounding(tmp_path, text_pack, undist
     train(spec, never)
     losses = [[json.loads(line)["loss"] for line in s.metrics.read_text().splitlines()] for s in (spec, undisturbed)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_a_run_whose_machine_is_gone_goes_on_elsewhere_from_the_copy(
+    tmp_path, text_pack, undisturbed, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
+    remote = str(tmp_path / "remote")
+    with monkeypatch.context() as patch:
+        dies(patch, "saved", 2)
+        with pytest.raises(Killed):
+            train(nano_spec(tmp_path / "one", text_pack, remote=remote), never)
+    shutil.rmtree(tmp_path / "one")
+    spec = nano_spec(tmp_path / "two", text_pack, remote=remote, keep=1)
+    train(spec, never)
+    assert "resumed at step 6 of 12" in caplog.text
+    assert files(spec.result) == files(undisturbed.result)
+    assert lasting(spec.metrics) == lasting(undisturbed.metrics)
+    (copies,) = Path(remote).glob("[!.]*")
+    assert Remote(str(copies), 5).steps() == [12]
 
 
 def as_artifact(spec: RunSpec, like: Artifact) -> Artifact:
