@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     python = peer_python(PEER)
     with tempfile.TemporaryDirectory() as folder:
         texts = Path(folder) / "texts.jsonl"
-        sizes = _prepare(chosen.docs, texts, int(chosen.megabytes * 1e6))
+        sizes = prepare(chosen.docs, texts, int(chosen.megabytes * 1e6))
         engines = {
             "ours": lambda: run_json([sys.executable, "-m", "bench.clean", "--engine", texts]),
             "hojichar": lambda: run_json([python, SCRIPT, texts, "1"]),
@@ -101,7 +101,7 @@ def ours(path: Path) -> dict[str, Any]:
     return {"cpu_s": round(time.process_time() - began, 4), "kept": kept}
 
 
-def _prepare(source: Path, target: Path, size: int) -> list[int]:
+def prepare(source: Path, target: Path, size: int) -> list[int]:
     """Write texts of the source until they are `size` bytes, files in turn so that all kinds are there; their sizes."""
     files = sorted(source.glob("*.jsonl*")) if source.is_dir() else [source]
     if not files or not all(file.exists() for file in files):

@@ -5,30 +5,34 @@ from the functions here.
 """
 
 import json
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from importlib import import_module
 from itertools import accumulate, groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from tokenizers import Tokenizer
 
-from model.families.chat import chat_of
 from tasks.errors import ConfigError
 from tasks.turns import ChatTemplate, Piece
 
+Engine = Literal["tokenizers", "fastokens"]
 FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 
 
 class TextTokenizer:
-    """The tokenizer in a directory. It pickles as the path and loads on first use, so workers may have it."""
+    """The tokenizer in a directory. It pickles as the path and loads on first use, so workers may have it.
 
-    def __init__(self, path: Path | str):
-        self.path = Path(path)
+    `engine` turns documents into ids, and documents only; `tokenizers` is the truth that another one must agree with.
+    """
+
+    def __init__(self, path: Path | str, engine: Engine = "tokenizers"):
+        self.path, self.engine = Path(path), engine
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        return {"path": self.path, "engine": self.engine}
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
@@ -39,6 +43,24 @@ class TextTokenizer:
                 "Give the artifact of a tokenizer step (pack/tiny:tokenizer) or a Hugging Face directory."
             )
         return _for_texts(Tokenizer.from_file(str(file)))
+
+    @cached_property
+    def _fastokens(self) -> Any:
+        if self.engine == "tokenizers":
+            return None
+        try:
+            fastokens = import_module("fastokens")
+        except ModuleNotFoundError as error:
+            if error.name != "fastokens":
+                raise  # it is there but broken: hide nothing
+            raise ConfigError(
+                "engine='fastokens' needs fastokens, which is not installed: it is no part of the plain environment. "
+                "Install it with pip install -e '.[fast]', or use engine='tokenizers'."
+            ) from error
+        tokenizer = fastokens.Tokenizer.from_file(str(self.path / "tokenizer.json"))
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        return tokenizer
 
     @cached_property
     def _inner_tokenizer(self) -> Tokenizer:
@@ -96,12 +118,14 @@ class TextTokenizer:
         own = self._config.get("chat_template")
         if isinstance(own, list):  # several by name
             own = next((one["template"] for one in own if one["name"] == "default"), None)
+        from model.families.chat import chat_of  # brings JAX, which a worker of the feed can do without
+
         known = chat_of(self._tokenizer.get_vocab(with_added_tokens=True))
         return own or (known and known.template)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text alone: no control token is added, and none is read out of the text."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` for many texts at once."""
@@ -111,9 +135,18 @@ class TextTokenizer:
         """Text of ids."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=skip_special)
 
-    def document(self, text: str) -> list[int]:
-        """A document as it is trained on: bos, text, eos."""
-        return [self.bos_id, *self.encode(text), self.eos_id]
+    def document(self, text: str) -> np.ndarray:
+        """A document as it is trained on: bos, text, eos; int32."""
+        if self._fastokens is None:
+            return np.array([self.bos_id, *self.encode(text), self.eos_id], np.int32)
+        ids = np.frombuffer(self._fastokens.encode_batch_flat([text], split_special_tokens=True)[0], np.uint32)
+        whole = np.empty(len(ids) + 2, np.int32)
+        whole[0], whole[1:-1], whole[-1] = self.bos_id, ids, self.eos_id
+        return whole
+
+    def spelt_control_tokens(self) -> str:
+        """A text of all added tokens and words between them: whoever reads one as a control id has let it in."""
+        return " words ".join(token.content for token in self._tokenizer.get_added_tokens_decoder().values())
 
     def chat(self, messages: Sequence[Mapping[str, str]], *, asks: bool = False) -> tuple[list[int], list[int]]:
         """A conversation as the chat template renders it, and for each token the turn it may teach.
@@ -143,9 +176,17 @@ class TextTokenizer:
         texts = [piece.filled(contents) for piece in run]
         starts = [0, *accumulate(map(len, texts))][:-1]
         tokenizer = self._inner_tokenizer if ids else self._tokenizer
-        encoding = tokenizer.encode("".join(texts), add_special_tokens=False)
+        text = "".join(texts)
+        if len({piece.turn for piece in run}) == 1:
+            own = tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids
+            ids += own
+            turns += [run[0].turn] * len(own)
+            return
+        encoding = tokenizer.encode(text, add_special_tokens=False)  # with the place of each token, which costs
+        begins = np.array([begin for begin, _ in encoding.offsets], np.int64)
+        of_piece = np.searchsorted(starts, begins, side="right") - 1
         ids += encoding.ids
-        turns += [run[bisect_right(starts, begin) - 1].turn for begin, _ in encoding.offsets]
+        turns += np.array([piece.turn for piece in run])[of_piece].tolist()
 
     @cached_property
     def _template(self) -> ChatTemplate:

@@ -87,6 +87,10 @@ class TrainConfig(StageConfig):
     streams: int = Field(
         default=1, ge=1, description="Parts of the data packed apart; hosts share them, so it bounds their number."
     )
+    tokenizer_engine: Literal["tokenizers", "fastokens"] = Field(
+        default="tokenizers",
+        description="What turns documents into ids; fastokens ([fast] extra) is faster and is compared at every start.",
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         default="float32", description="Type of activations; weights and their moments stay float32."
     )
@@ -112,6 +116,12 @@ class TrainConfig(StageConfig):
         "Kernel of attention; auto chooses by hardware and length.", default="auto"
     )
     mesh: MeshShape = operational_field("Devices of the run.", default=MeshShape())
+    feed_workers: int | None = operational_field(
+        "Processes of each host that read, tokenise and pack, at most one for each of its streams; 0 is a thread of "
+        "the trainer, empty chooses by the number of cores.",
+        default=None,
+        ge=0,
+    )
     needs: str = operational_field("Accelerator without which the run makes no sense, e.g. tpu v6e-256.", default="")
     launcher: Literal["local"] = operational_field("What starts the trainer.", default="local")
     save_every_steps: int = operational_field("Steps between checkpoints.", default=500, ge=1)
@@ -177,6 +187,11 @@ class TrainConfig(StageConfig):
                     f"{name} cuts {self.rows} rows (batch_tokens / seq_len) into {parts} parts: the parts must be "
                     f"equal. Use a divisor of {self.rows}, or change batch_tokens."
                 )
+        if self.kind == "sft" and self.tokenizer_engine != "tokenizers":
+            raise ValueError(
+                f"tokenizer_engine={self.tokenizer_engine!r} with kind='sft': what is learnt of a conversation is told "
+                "by the place of each token in its text, which only tokenizers gives. Leave tokenizer_engine out."
+            )
         if self.seq_len % self.mesh.context:
             raise ValueError(
                 f"mesh.context={self.mesh.context} cuts rows of seq_len={self.seq_len:,}: every device holds an equal "

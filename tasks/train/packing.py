@@ -17,16 +17,16 @@ Row = dict[str, np.ndarray]
 class Piece:
     """A stretch of one text: ids[i] is followed by ids[i + 1]; learn[i] says whether ids[i] is a target."""
 
-    ids: Sequence[int]
-    learn: Sequence[bool] | None = None  # None learns all
+    ids: np.ndarray
+    learn: np.ndarray
 
 
-def text_row(pieces: Sequence[Sequence[int]], sources: Sequence[int], seq_len: int) -> Row:
+def text_row(pieces: Sequence[np.ndarray], sources: Sequence[int], seq_len: int) -> Row:
     """A row from consecutive stretches of documents that hold seq_len + 1 tokens together.
 
     The last token is only a target; it is the first token of the next row.
     """
-    flat = np.fromiter((token for piece in pieces for token in piece), np.int32)
+    flat = np.concatenate(pieces, dtype=np.int32)
     if len(flat) != seq_len + 1:
         raise AssertionError(f"{len(flat)} tokens for a row of {seq_len} + 1")
     lengths = [len(piece) for piece in pieces]
@@ -54,15 +54,14 @@ def chat_row(pieces: Sequence[Piece], sources: Sequence[int], seq_len: int, pad_
     }
     at = 0
     for number, (piece, source) in enumerate(zip(pieces, sources, strict=True), start=1):
-        ids = np.asarray(piece.ids, np.int32)
-        here = slice(at, at + len(ids) - 1)
-        row["tokens_BT"][here] = ids[:-1]
-        row["targets_BT"][here] = ids[1:]
-        row["positions_BT"][here] = np.arange(len(ids) - 1)
+        here = slice(at, at + len(piece.ids) - 1)
+        row["tokens_BT"][here] = piece.ids[:-1]
+        row["targets_BT"][here] = piece.ids[1:]
+        row["positions_BT"][here] = np.arange(len(piece.ids) - 1)
         row["segments_BT"][here] = number
         row["sources_BT"][here] = source
-        row["weights_BT"][here] = 1.0 if piece.learn is None else np.asarray(piece.learn, np.float32)[1:]
-        at += len(ids) - 1
+        row["weights_BT"][here] = piece.learn[1:]
+        at += len(piece.ids) - 1
     return row
 
 

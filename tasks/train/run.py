@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from tasks.errors import ConfigError
+from tasks.errors import ConfigError, DataFault
 from tasks.train.config import TrainConfig
 from tasks.train.journal import write_whole
 
@@ -45,6 +45,17 @@ class RunIdentity(BaseModel):
         return {"data": self.data, "tokenizer": self.tokenizer, "base": self.base} | self.config
 
 
+class InputFile(BaseModel):
+    """A file that a run reads, as it was when the run was resolved."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: Path
+    bytes: int
+    sha256: str = ""
+    """Empty for records: there are too many of them to read, and they carry hashes of their own."""
+
+
 class RunSpec(BaseModel):
     """One training run, resolved: local paths instead of references."""
 
@@ -58,6 +69,8 @@ class RunSpec(BaseModel):
     tokenizer_dir: Path
     base_dir: Path | None = None
     """A Hugging Face directory to start from."""
+    files: tuple[InputFile, ...] = ()
+    """Of data and tokenizer, for `check_files`."""
 
     @property
     def metrics(self) -> Path:
@@ -124,6 +137,24 @@ class RunSpec(BaseModel):
                 "or train with the other."
             )
         return mixture
+
+    def check_files(self) -> None:
+        """Compare the files of data and tokenizer with what they were when the run was resolved.
+
+        Raises:
+            DataFault: one is gone, has another size, or (mixture and tokenizer) other bytes.
+        """
+        for file in self.files:
+            found = file.path.stat().st_size if file.path.is_file() else None
+            if found == file.bytes and file.sha256 in ("", hashlib.sha256(file.path.read_bytes()).hexdigest()):
+                continue
+            what = "is gone" if found is None else f"has {found:,} bytes"
+            what += ", but not the same" if found == file.bytes else f", it had {file.bytes:,}"
+            raise DataFault(
+                f"{file.path} {what}: it was changed after the run was resolved, and the steps that are done were made "
+                "with what it was. Bring the file back (the step that made the artifact mends it), or give the changed "
+                "data or tokenizer to a new run."
+            )
 
     def write(self) -> Path:
         """Write run.json whole and return its path."""

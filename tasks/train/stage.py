@@ -9,7 +9,7 @@ from tasks.train.config import TrainConfig
 from tasks.train.goodput import account, read_marks
 from tasks.train.journal import timings
 from tasks.train.launcher import Launcher, LocalLauncher, train_to_the_end
-from tasks.train.run import RunIdentity, RunSpec
+from tasks.train.run import InputFile, RunIdentity, RunSpec
 
 UNIT = "train"
 LAUNCHERS: dict[str, Launcher] = {"local": LocalLauncher()}
@@ -74,7 +74,17 @@ def resolve(run_dir: Path, config: TrainConfig, inputs: dict[str, Artifact]) -> 
         data_dir=data.local_dir(),
         tokenizer_dir=tokenizer.local_dir(),
         base_dir=base.local_dir("model/") if base is not None else None,
+        files=(
+            *_files(data, "mixture.json"),
+            *(file.model_copy(update={"sha256": ""}) for file in _files(data, "records/")),
+            *_files(tokenizer, ""),
+        ),
     )
+
+
+def _files(artifact: Artifact, prefix: str) -> list[InputFile]:
+    root = artifact.local_dir()
+    return [InputFile(path=root / e.path, bytes=e.bytes, sha256=e.sha256) for e in artifact.files(prefix)]
 
 
 def _tokenizer_of(data: Artifact) -> Artifact:

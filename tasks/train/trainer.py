@@ -32,7 +32,10 @@ from tasks.tokens import TextTokenizer
 from tasks.train.devices import decoder_here, preflight, require_fit
 from tasks.train.dump import dump_step
 from tasks.train.export import export
-from tasks.train.feed import Batches, FeedConfig, State, open_sources, prefetched, token_ledger
+from tasks.train.feed.batches import Batches, prefetched
+from tasks.train.feed.ledger import require_counted, token_ledger
+from tasks.train.feed.sources import open_sources, require_equal_ids
+from tasks.train.feed.streams import FeedConfig, State
 from tasks.train.goodput import Laps, mark
 from tasks.train.journal import Journal
 from tasks.train.numbers import LeftOut, Numbers, is_finished, read_numbers, said
@@ -53,6 +56,7 @@ class Position:
 
     step: int
     tokens: int
+    learned: int
     feed: State | None
 
 
@@ -101,11 +105,13 @@ def redo(spec: RunSpec, checkpoint: int, last: int) -> Iterator[tuple[int, Row, 
 class _Trainer:
     def __init__(self, spec: RunSpec, should_stop: Callable[[], bool], seconds_left: Callable[[], float]):
         config = spec.config
+        spec.check_files()
         mixture = spec.mixture()
         self._spec, self._config = spec, config
         self._should_stop, self._seconds_left = should_stop, seconds_left
-        self._tokenizer = TextTokenizer(spec.tokenizer_dir)
+        self._tokenizer = TextTokenizer(spec.tokenizer_dir, config.tokenizer_engine)
         self._sources = open_sources(spec.data_dir, mixture, config.seed)
+        require_equal_ids(self._sources, self._tokenizer)
         self._steps = config.steps(mixture["total_tokens"])
         self._optimizer = config.optimizer(self._steps)
         self._mesh = preflight(config)
@@ -116,7 +122,7 @@ class _Trainer:
         self._journal = Journal(spec.metrics, spec.saves)
         self._left_out = LeftOut(config)
         self._step_s = 0.0  # of the newest; 0 is not known yet
-        self._at = Position(0, 0, None)
+        self._at = Position(0, 0, 0, None)
         planned = self._steps * config.batch_tokens
         if planned > 1.01 * mixture["total_tokens"]:
             times = planned / mixture["total_tokens"]
@@ -136,12 +142,13 @@ class _Trainer:
         with Saves(self._spec, self._journal, checkpoints, remote) as saves:
             if self._at.step:
                 saves.adopt(self._at.step)
-            feed = prefetched(self._batches)
+            feed = prefetched(self._batches, self._config.feed_workers)
             try:
                 if self._at.feed is not None:
                     feed.set_state(self._at.feed)
                 state = self._loop(state, feed, saves)
-                ledger = token_ledger(self._sources, self._batches, feed.get_state())
+                ledger = token_ledger(self._sources, self._tokenizer, self._batches.cfg, feed.get_state())
+                require_counted(ledger, tokens=self._at.tokens, learned=self._at.learned)
             finally:
                 feed.close()
                 self._journal.close()
@@ -150,7 +157,7 @@ class _Trainer:
 
     def redo(self, checkpoint: int, last: int) -> Iterator[tuple[int, Row, dict[str, Any]]]:
         """See the function of that name."""
-        feed, step_of = prefetched(self._batches), self._step()
+        feed, step_of = prefetched(self._batches, self._config.feed_workers), self._step()
         try:
             if checkpoint:
                 like = abstract_state(self._cfg, self._optimizer, mesh=self._mesh)
@@ -201,7 +208,8 @@ class _Trainer:
                 clock = self._finish(pending, clock, saves)
                 pending = None
                 identity = self._spec.identity.model_dump(mode="json")
-                facts = {"identity": identity, "tokens": self._at.tokens, "feed": feed.get_state()}
+                facts = {"identity": identity, "feed": feed.get_state()}
+                facts |= {"tokens": self._at.tokens, "learned": self._at.learned}
                 saves.save(step, state, facts, is_last=stop)
                 self._was_stalled()
                 if stop and step < self._steps:
@@ -219,7 +227,8 @@ class _Trainer:
             saves.confirm()
             raise dump_step(self._spec, done.step, done.batch, numbers, self._journal.newest_save(), *too_many)
         tokens = int(np.count_nonzero(done.batch["segments_BT"]))
-        self._at = Position(done.step, self._at.tokens + tokens, None)
+        learned = int(np.count_nonzero(done.batch["weights_BT"]))
+        self._at = Position(done.step, self._at.tokens + tokens, self._at.learned + learned, None)
         now = time.monotonic()
         self._step_s = now - clock
         self._laps.lap("step")
@@ -228,7 +237,7 @@ class _Trainer:
         timing = {"seconds": now - clock, "tokens_per_s": speed, "wait_s": done.wait_s}
         if (share := mfu(self._cfg, speed / jax.device_count(), jax.devices()[0].device_kind)) is not None:
             timing["mfu"] = share
-        line = {"step": done.step} | numbers | {"tokens": self._at.tokens}
+        line = {"step": done.step} | numbers | {"tokens": self._at.tokens, "learned": self._at.learned}
         self._journal.step(line | {name: round(value, 5) for name, value in timing.items()})
         if done.step % self._config.log_every == 0 or done.step == self._steps:
             log.info(
@@ -268,7 +277,8 @@ class _Trainer:
         found = resume.restore(abstract_state(self._cfg, self._optimizer, mesh=self._mesh))
         if found is None:
             return None
-        self._at = Position(found.step, found.extra["tokens"], found.extra["feed"])
+        extra = found.extra
+        self._at = Position(found.step, extra["tokens"], extra["learned"], extra["feed"])
         log.info("resumed at step %s of %s", found.step, self._steps)
         return found.state
 

@@ -9,7 +9,7 @@ from tasks.train.packing import Piece, best_fit, chat_row, text_row
 
 
 def test_text_row_by_hand():
-    row = text_row([[7, 1], [2, 5, 6, 1], [2, 9]], [3, 0, 1], 7)
+    row = text_row([np.array(piece) for piece in ([7, 1], [2, 5, 6, 1], [2, 9])], [3, 0, 1], 7)
     assert row["tokens_BT"].tolist() == [7, 1, 2, 5, 6, 1, 2]
     assert row["targets_BT"].tolist() == [1, 2, 5, 6, 1, 2, 9]
     assert row["segments_BT"].tolist() == [1, 1, 2, 2, 2, 2, 3]
@@ -19,7 +19,10 @@ def test_text_row_by_hand():
 
 
 def test_chat_row_by_hand():
-    pieces = [Piece([2, 4, 8, 5], [False, False, True, True]), Piece([2, 6], [False, True])]
+    pieces = [
+        Piece(np.array([2, 4, 8, 5]), np.array([False, False, True, True])),
+        Piece(np.array([2, 6]), np.array([False, True])),
+    ]
     row = chat_row(pieces, [2, 1], 6, 0)
     assert row["tokens_BT"].tolist() == [2, 4, 8, 2, 0, 0]
     assert row["targets_BT"].tolist() == [4, 8, 5, 6, 0, 0]

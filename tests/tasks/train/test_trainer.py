@@ -130,7 +130,17 @@ def test_result_holds_what_the_next_stages_read(undisturbed, tokenizer_artifact,
     assert (config["vocab_size"], config["num_hidden_layers"], config["bos_token_id"]) == (400, 2, 2)
     assert json.loads(result["model/generation_config.json"])["eos_token_id"] == 1
     lines = [json.loads(line) for line in result["metrics.jsonl"].splitlines()]
-    assert set(lines[0]) == {"step", "loss", "z_loss", "accuracy", "grad_norm", "lr", "tokens", "source_loss"}
+    assert set(lines[0]) == {
+        "step",
+        "loss",
+        "z_loss",
+        "accuracy",
+        "grad_norm",
+        "lr",
+        "tokens",
+        "learned",
+        "source_loss",
+    }
     assert all(line["source_loss"].keys() <= {"ja", "en"} for line in lines)
     assert min(line["source_loss"].get("ja", 9) for line in lines) < min(lines[0]["source_loss"].values())
     assert lines[-1]["tokens"] == 12 * 128

@@ -1,5 +1,6 @@
-"""The feed against a plain re-reading of the data: exact content, exact shares, exact resume."""
+"""The feed against a plain re-reading of the data: exact content, exact shares, exact resume, dense rows."""
 
+import gzip
 import json
 
 import grain.experimental
@@ -10,53 +11,11 @@ from hypothesis import strategies as st
 
 from tasks.errors import DataFault
 from tasks.tokens import TextTokenizer
-from tasks.train.feed import Batches, FeedConfig, open_sources, permuted, prefetched, token_ledger
-from tests.tasks.training_data import chat, document, make_pack, turns
-
-WORDS = "one two three quick brown fox jumps over lazy dogs 日本語 を 話します".split()  # noqa: SIM905
-RNG = np.random.default_rng(7)
-
-
-def sentence(longest: int) -> str:
-    return " ".join(RNG.choice(WORDS, RNG.integers(1, longest)))
-
-
-DOCUMENTS = {
-    name: [document(sentence(longest), source=name) for _ in range(n)]
-    for name, n, longest in (("ja", 23, 60), ("en", 31, 20), ("code", 9, 90))
-}
-CHATS = {
-    "a": [chat(turns(*(sentence(12) for _ in range(2 * RNG.integers(1, 4))))) for _ in range(60)],
-    "b": [chat(turns(*(sentence(9) for _ in range(3)))) for _ in range(40)],
-}
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tokenizer_artifact):
-    return TextTokenizer(tokenizer_artifact.local_dir())
-
-
-@pytest.fixture(scope="module")
-def packs(tmp_path_factory, tokenizer_artifact):
-    store = tmp_path_factory.mktemp("packs")
-    return {
-        "text": make_pack(store, tokenizer_artifact, DOCUMENTS, total_tokens=2000),
-        "chat": make_pack(store, tokenizer_artifact, CHATS, kind="chat"),
-    }
-
-
-def open_feed(packs, tokenizer, kind="text", **changes):
-    cfg = FeedConfig(**({"kind": kind, "seq_len": 64, "rows": 4, "streams": 2, "seed": 1} | changes))
-    sources = open_sources(packs[kind].local_dir(), packs[kind].read_json("mixture.json"), cfg.seed)
-    return cfg, sources, Batches(sources, tokenizer, cfg)
-
-
-def take(iterator, count):
-    return [next(iterator) for _ in range(count)]
-
-
-def same(a, b) -> bool:
-    return all(np.array_equal(a[name], b[name]) and a[name].dtype == b[name].dtype for name in a)
+from tasks.train.feed.batches import prefetched
+from tasks.train.feed.ledger import token_ledger
+from tasks.train.feed.sources import open_sources, permuted
+from tests.tasks.train.feed.sample import CHATS, DOCUMENTS, WORDS, open_feed, same, take
+from tests.tasks.training_data import SHARED, chat, document, make_pack, make_tokenizer, turns
 
 
 @settings(max_examples=25, deadline=None)
@@ -109,7 +68,9 @@ def test_text_rows_are_the_documents_end_to_end(packs, tokenizer):
         assert read[0] == tokenizer.bos_id
         starts = [i for i, token in enumerate(read) if token == tokenizer.bos_id]
         found = [read[a:b] for a, b in zip(starts, [*starts[1:], len(read)], strict=True)]
-        waiting = [[tokenizer.document(s.read(number + cfg.streams * i)["text"]) for i in range(200)] for s in sources]
+        waiting = [
+            [tokenizer.document(s.read(number + cfg.streams * i)["text"]).tolist() for i in range(200)] for s in sources
+        ]
         origin: list[int] = []
         for ids in found[:-1]:
             source = next(i for i, docs in enumerate(waiting) if docs[0] == ids)
@@ -142,7 +103,7 @@ def test_shares_are_kept_in_tokens_within_a_document(packs, tokenizer, streams):
     longest = max(len(tokenizer.document(row["text"])) for rows in DOCUMENTS.values() for row in rows)
     for _ in range(60):
         next(iterator)
-        ledger = token_ledger(sources, batches, iterator.get_state())
+        ledger = token_ledger(sources, tokenizer, batches.cfg, iterator.get_state())
         total = sum(source["tokens"] for source in ledger["sources"])
         for source, row in zip(sources, ledger["sources"], strict=True):
             assert abs(row["tokens"] - source.weight * total) <= longest * streams
@@ -153,9 +114,11 @@ def test_ledger_counts_each_document_as_often_as_it_was_read(packs, tokenizer):
         _, sources, batches = open_feed(packs, tokenizer, kind)
         iterator = iter(batches)
         rows = take(iterator, 30)
-        ledger = token_ledger(sources, batches, json.loads(json.dumps(iterator.get_state())))
+        ledger = token_ledger(sources, tokenizer, batches.cfg, json.loads(json.dumps(iterator.get_state())))
         starts = sum(int(((b["tokens_BT"] == tokenizer.bos_id) & (b["segments_BT"] > 0)).sum()) for b in rows)
         assert sum(source["drawn"] for source in ledger["sources"]) == starts
+        assert sum(source["inputs"] for source in ledger["sources"]) == sum((b["segments_BT"] > 0).sum() for b in rows)
+        assert sum(source["learned"] for source in ledger["sources"]) == sum((b["weights_BT"] > 0).sum() for b in rows)
         for source in ledger["sources"]:
             assert sum(int(n) * count for n, count in source["seen"].items()) == source["drawn"]
             assert sum(source["seen"].values()) == source["records"]
@@ -224,3 +187,54 @@ def test_conversations_without_room_for_an_answer_are_an_error(tmp_path, tokeniz
     packs = {"chat": make_pack(tmp_path, tokenizer_artifact, long, kind="chat")}
     with pytest.raises(DataFault, match="hold no answer within seq_len=64"):
         next(iter(open_feed(packs, tokenizer, "chat")[2]))
+
+
+def density(batches, count):
+    taken = take(iter(batches), count)
+    return np.mean([batch["segments_BT"] > 0 for batch in taken])
+
+
+def test_rows_of_documents_have_no_padding_at_all(tmp_path, tokenizer_artifact, tokenizer):
+    """Lengths as of web pages: log-normal, some far longer than a row, many far shorter."""
+    rng = np.random.default_rng(5)
+    texts = [" ".join(rng.choice(WORDS, n)) for n in rng.lognormal(3.0, 1.4, 150).astype(int) + 1]
+    packs = {"text": make_pack(tmp_path, tokenizer_artifact, {"web": [document(text) for text in texts]})}
+    assert density(open_feed(packs, tokenizer, seq_len=256)[2], 40) == 1
+
+
+def real_chats():
+    """Japanese dialogues and preferred answers."""
+    folder = SHARED / "instruct"
+    if not folder.is_dir():
+        pytest.skip(f"real conversations are not at {folder}")
+    for name in ("instruction_ja", "realpersonachat-400", "preference-ja-vicuna"):
+        with gzip.open(folder / f"{name}.jsonl.gz", "rt") as file:
+            for row in map(json.loads, file):
+                said = [turn["text"] for turn in row.get("utterances", ())] or [row["prompt"], row["chosen"]]
+                yield chat(turns(*said[: len(said) // 2 * 2]))
+
+
+def drawn_chats():
+    """Lengths as of instruction data: log-normal, one to four turns."""
+    rng = np.random.default_rng(6)
+    for _ in range(600):
+        lengths = rng.lognormal(2.3, 0.9, 2 * rng.integers(1, 5)).astype(int) + 1
+        yield chat(turns(*(" ".join(rng.choice(WORDS, n)) for n in lengths)))
+
+
+@pytest.mark.parametrize(
+    ("chats", "pieces"), [(drawn_chats, 400), pytest.param(real_chats, 4000, marks=pytest.mark.slow)]
+)
+def test_rows_of_conversations_are_dense(tmp_path, chats, pieces):
+    rows = list(chats())
+    artifact = make_tokenizer(tmp_path, pieces, [row["messages"] for row in rows] if pieces > 400 else ())
+    tokenizer = TextTokenizer(artifact.local_dir())
+    packs = {"chat": make_pack(tmp_path, artifact, {"chat": rows}, kind="chat")}
+    cfg, sources, batches = open_feed(packs, tokenizer, "chat", seq_len=2048, streams=1)
+    iterator = iter(batches)
+    whole = [next(iterator)]
+    while (sum(iterator.get_state()["streams"][0]["draws"])) < sources[0].records:  # all of it, to the last bin
+        whole.append(next(iterator))
+    assert np.mean([batch["segments_BT"] > 0 for batch in whole]) >= 0.95
+    ledger = token_ledger(sources, tokenizer, cfg, iterator.get_state())
+    assert ledger["truncated"] + ledger["skipped"] < 0.1 * sources[0].records, "else the rows are dense by cutting"
