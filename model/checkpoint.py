@@ -25,6 +25,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from model.loop import TrainState
+from model.sharding import on_host
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +122,15 @@ class Checkpoints:
         shutil.rmtree(doomed)
         return True
 
+    def discard(self, step: int) -> None:
+        """Take away a damaged checkpoint, also while other processes are reading it; `sweep` removes it."""
+        with contextlib.suppress(FileNotFoundError):  # of several that found the damage another was faster
+            os.rename(self.path(step), self.directory / f".damaged-{step}-{os.getpid()}")
+
+    def discarded(self) -> list[int]:
+        """Steps that were taken away since the last sweep."""
+        return [int(path.name.split("-")[1]) for path in self.directory.glob(".damaged-*")]
+
     def sweep(self) -> None:
         """Remove what a killed save, fetch or delete left; only for the one process that writes here."""
         for entry in self.directory.iterdir():
@@ -210,8 +220,8 @@ def _as_state(like: TrainState, loaded: dict[str, Any]) -> TrainState:
 
 
 def _digests(state: TrainState) -> dict[str, str]:
-    sums = jax.device_get(_digest_arrays(dict(_leaves(_as_dict(state)))))
-    return {name: "".join(f"{int(part):08x}" for part in parts) for name, parts in sums.items()}
+    sums = _digest_arrays(dict(_leaves(_as_dict(state))))
+    return {name: "".join(f"{int(part):08x}" for part in on_host(parts)) for name, parts in sums.items()}
 
 
 @partial(jax.jit)

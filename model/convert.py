@@ -23,7 +23,7 @@ from model.families import FAMILIES
 from model.families.weights import Weight
 from model.gguf import GgufFile
 from model.loop import abstract_params, join_model, split_model
-from model.safetensors import WRITTEN, Stored, Written, blocks, read_directory, write_directory
+from model.safetensors import WRITTEN, Stored, Written, blocks, read_along, read_directory, write_directory
 
 MAX_SHARD_BYTES = 5 * 10**9
 
@@ -162,6 +162,7 @@ def save_hf(
     """Write config.json and safetensors as transformers does; the files appear when all of them are whole.
 
     Other files in the directory (a tokenizer, say) stay. `hf_config` adds to or replaces entries of config.json.
+    Of several processes that share the model all must call it; the first writes.
     """
     cfg, arrays = model.cfg, _named(split_model(model)[1])
     tensors: dict[str, Written] = {}
@@ -205,6 +206,9 @@ def _write(
             f"dtype={dtype!r} cannot be written: only {', '.join(WRITTEN)} keep what training needs. "
             "Choose one of them."
         )
+    if jax.process_index():
+        read_along(tensors, dtype, max_shard_bytes)
+        return
     target.mkdir(parents=True, exist_ok=True)
     scratch = target / f".writing-{os.getpid()}"
     shutil.rmtree(scratch, ignore_errors=True)

@@ -150,10 +150,10 @@ def make_train_step(
 
     The gradient is that of the mean over all targets of the batch, however many devices and parts it is cut into:
     with accumulate > 1 rows are taken in that many equal parts, one after another. The same inputs give the same bits.
-    Metrics are float32 scalars: loss (mean cross entropy), z_loss, accuracy, grad_norm (before clipping), lr, and
-    tokens (those that are not padding); with experts also router_balance and router_z, without their weights; with a
-    guard the int32 verdict (model/guard.py), and with a loss that tells sources apart, arrays source_loss_S (mean cross
-    entropy) and source_weight_S.
+    Metrics are float32 scalars: loss (mean cross entropy), z_loss, accuracy, grad_norm (before clipping), lr; and int32
+    counts: tokens (those that are not padding) and learned (those that are a target with a weight). With experts also
+    router_balance and router_z, without their weights; with a guard the int32 verdict (model/guard.py), and with a loss
+    that tells sources apart, arrays source_loss_S (mean cross entropy) and source_weight_S.
     """
     if cfg.compute.cpu_kernels and mesh is not None and mesh.size > 1:
         raise ValueError(
@@ -195,7 +195,8 @@ def make_train_step(
             "accuracy": aux["correct_sum"] / weight_sum,
             "grad_norm": grad_norm,
             "lr": jnp.asarray(learning_rate(optimizer)(state.step), jnp.float32),
-            "tokens": jnp.sum(batch["segments_BT"] != 0).astype(jnp.float32),
+            "tokens": jnp.sum(batch["segments_BT"] != 0),
+            "learned": jnp.sum(batch["weights_BT"] != 0),
         }
         if cfg.moe:
             metrics |= {name: aux[f"{name}_sum"] / weight_sum for name in ("router_balance", "router_z")}

@@ -105,6 +105,27 @@ def blocks(tensor: Stored, dtype: str) -> Iterator[np.ndarray]:
 
 def write_directory(directory: Path, tensors: Mapping[str, Written], dtype: str, max_shard_bytes: int) -> None:
     """`model.safetensors`, or shards in the order of `tensors` and their index, named as transformers does."""
+    width, shards = jnp.dtype(dtype).itemsize, _shards(tensors, dtype, max_shard_bytes)
+    weight_map: dict[str, str] = {}
+    for i, names in enumerate(shards):
+        file = "model.safetensors" if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
+        _write_file(directory / file, {name: tensors[name] for name in names}, dtype)
+        weight_map |= dict.fromkeys(names, file)
+    if len(shards) > 1:
+        total = sum(width * int(np.prod(shape)) for shape, _ in tensors.values())
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def read_along(tensors: Mapping[str, Written], dtype: str, max_shard_bytes: int) -> None:
+    """Read what `write_directory` reads, in its order: the part of a process that shares the arrays with the writer."""
+    for names in _shards(tensors, dtype, max_shard_bytes):
+        for name in sorted(names):
+            for _ in tensors[name][1]():
+                pass
+
+
+def _shards(tensors: Mapping[str, Written], dtype: str, max_shard_bytes: int) -> list[list[str]]:
     width = jnp.dtype(dtype).itemsize
     shards: list[list[str]] = [[]]
     size = 0
@@ -115,15 +136,7 @@ def write_directory(directory: Path, tensors: Mapping[str, Written], dtype: str,
             size = 0
         shards[-1].append(name)
         size += tensor_bytes
-    weight_map: dict[str, str] = {}
-    for i, names in enumerate(shards):
-        file = "model.safetensors" if len(shards) == 1 else f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors"
-        _write_file(directory / file, {name: tensors[name] for name in names}, dtype)
-        weight_map |= dict.fromkeys(names, file)
-    if len(shards) > 1:
-        total = sum(width * int(np.prod(shape)) for shape, _ in tensors.values())
-        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-        (directory / "model.safetensors.index.json").write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+    return shards
 
 
 def _write_file(path: Path, tensors: Mapping[str, Written], dtype: str) -> None:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.ad_checkpoint import checkpoint_name
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from model.config import MESH_AXES, MeshConfig
@@ -80,14 +81,26 @@ def batch_axes(name: str) -> tuple[str, ...]:
     return tuple(_LETTERS[letter] for letter in name.rpartition("_")[2])
 
 
-def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh | None) -> dict[str, Any]:
-    """Host arrays [rows, length] onto the devices that want them."""
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh | None, rows: int | None = None) -> dict[str, Any]:
+    """Host arrays [rows, length] onto the devices that want them.
+
+    Where a process has only the rows of its own devices, `rows` is how many the whole batch has.
+    """
     if mesh is None:
         return {name: jax.device_put(array) for name, array in batch.items()}
-    return {
-        name: jax.make_array_from_process_local_data(sharding(mesh, batch_axes(name), array.shape), array)
-        for name, array in batch.items()
-    }
+    placed = {}
+    for name, array in batch.items():
+        whole = (rows or array.shape[0], *array.shape[1:])
+        where = sharding(mesh, batch_axes(name), whole)
+        placed[name] = jax.make_array_from_process_local_data(where, array, whole)
+    return placed
+
+
+def on_host(x: jax.Array) -> np.ndarray:
+    """The whole array in the memory of this process; where several processes have parts of it, all of them must ask."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def parts(*axes: str) -> int:

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from model.sharding import on_host
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -45,7 +47,7 @@ class Weight:
 
     def write(self, array: jax.Array, index: tuple[int, ...], dtype: str) -> np.ndarray:
         """One tensor of theirs from its place in our (stacked) array, rounded to `dtype`."""
-        own = np.asarray(array[index]).astype(jnp.dtype(dtype))
+        own = on_host(array[index]).astype(jnp.dtype(dtype))
         return own.T if self.transpose else own
 
 

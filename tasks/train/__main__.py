@@ -8,12 +8,16 @@ import os
 import signal
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from tasks.errors import ConfigError, HostFault, NestlingError, Preempted
 from tasks.train.goodput import mark
+from tasks.train.hosts import HOSTS, error_file, host_here, meet, part
 from tasks.train.preemption import Notices, watch
 from tasks.train.run import RunSpec, read_run
+from tasks.train.watchdog import Watchdog
 
 PARENT = "NESTLING_PARENT_PID"  # set by a launcher whose death ends the trainer
 log = logging.getLogger("tasks.train")
@@ -24,24 +28,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tasks.train", description=__doc__)
     parser.add_argument("run", type=Path, help="the run.json that the train stage wrote")
     path = parser.parse_args().run
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.INFO, format=_log_format(), stream=sys.stderr)
     logging.getLogger("absl").setLevel(logging.WARNING)  # Orbax tells every thread's every step
     notices = Notices()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda number, _: notices.tell(signal.Signals(number).name))
     _die_with_parent(notices)
     log.info("process %s, %s", os.getpid(), path)
+    host = host_here()
     spec: RunSpec | None = None
     try:
         spec = read_run(path)
-        spec.error.unlink(missing_ok=True)
+        error_file(spec, host).unlink(missing_ok=True)
         spec.run_dir.mkdir(parents=True, exist_ok=True)
-        mark(spec.goodput, "start")
+        _mark(spec, "start")
         watch(notices, spec.config.preemption_file)
-        _train(spec, notices)
+        with Watchdog(spec.config.step_timeout_s, partial(_bitten, spec)) as watchdog:
+            _train(spec, notices, watchdog)
     except Preempted as error:
-        assert notices.first is not None
-        return _failed(spec, error.exit_code, f"{notices.first.reason}: {error}")
+        reason = notices.first.reason if notices.first is not None else "another host was told"
+        return _failed(spec, error.exit_code, f"{reason}: {error}")
     except NestlingError as error:
         return _failed(spec, error.exit_code, str(error))
     except OSError as error:
@@ -55,17 +61,23 @@ def main() -> int:
     except Exception as error:
         traceback.print_exc()
         return _failed(spec, 1, f"{type(error).__name__}: {error}")
-    mark(spec.goodput, "end", reason="done")
+    _mark(spec, "end", reason="done")
     return 0
 
 
-def _train(spec: RunSpec, notices: Notices) -> None:
+def _train(spec: RunSpec, notices: Notices, watchdog: Watchdog) -> None:
     import jax
 
     from tasks.train.trainer import train
 
     try:
-        train(spec, notices.is_told, lambda: notices.left(spec.config.grace_s))
+        meet()
+        try:
+            train(spec, notices.is_told, lambda: notices.left(spec.config.grace_s), watchdog.beat)
+        except Preempted:
+            part()
+            raise
+        part()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise HostFault(
@@ -79,16 +91,36 @@ def _train(spec: RunSpec, notices: Notices) -> None:
         ) from error
 
 
+def _bitten(spec: RunSpec, message: str) -> None:
+    """What hangs cannot be asked to end."""
+    code = _failed(spec, HostFault.exit_code, message)
+    logging.shutdown()
+    os._exit(code)
+
+
+def _log_format() -> str:
+    host = f" host {host_here()}" if HOSTS in os.environ else ""  # they may share a log
+    return f"%(asctime)s{host} %(levelname)s %(message)s"
+
+
 def _failed(spec: RunSpec | None, code: int, message: str) -> int:
     log.error("exit %s: %s", code, message)
     if spec is not None:
         try:
             spec.run_dir.mkdir(parents=True, exist_ok=True)
-            spec.error.write_text(json.dumps({"code": code, "message": message}, ensure_ascii=False) + "\n")
-            mark(spec.goodput, "end", reason=message.partition(". ")[0][:200])
+            error_file(spec, host_here()).write_text(
+                json.dumps({"code": code, "message": message}, ensure_ascii=False) + "\n"
+            )
+            _mark(spec, "end", reason=message.partition(". ")[0][:200])
         except OSError:
             log.exception("error.json could not be written")
     return code
+
+
+def _mark(spec: RunSpec, what: str, **facts: Any) -> None:
+    """The first trainer of a run speaks for all."""
+    if host_here() == 0:
+        mark(spec.goodput, what, **facts)
 
 
 def _die_with_parent(notices: Notices) -> None:

@@ -10,6 +10,7 @@ from model.config import ComputeConfig, MeshConfig, OptimizerConfig
 from model.families import decoder_config
 from tasks.config import StageConfig, input_field, operational_field
 from tasks.errors import ConfigError
+from tasks.train.machines import JobSetConfig, machine
 
 
 class MeshShape(BaseModel):
@@ -123,7 +124,19 @@ class TrainConfig(StageConfig):
         ge=0,
     )
     needs: str = operational_field("Accelerator without which the run makes no sense, e.g. tpu v6e-256.", default="")
-    launcher: Literal["local"] = operational_field("What starts the trainer.", default="local")
+    launcher: Literal["local", "processes", "jobset"] = operational_field(
+        "What starts the trainer: local is one process here, processes several here, jobset the pods of a TPU slice.",
+        default="local",
+    )
+    hosts: int = operational_field(
+        "launcher=processes: trainer processes, each with an equal part of the devices.", default=1, ge=1
+    )
+    jobset: JobSetConfig | None = operational_field("launcher=jobset: the cluster that has the machines.", default=None)
+    step_timeout_s: float = operational_field(
+        "Seconds without a finished step after which a trainer is taken for hung and started again.",
+        default=600.0,
+        gt=0,
+    )
     save_every_steps: int = operational_field("Steps between checkpoints.", default=500, ge=1)
     remote: str = operational_field(
         "Where checkpoints are copied to, a URL or an absolute path; empty keeps them on this machine only.",
@@ -233,7 +246,33 @@ class TrainConfig(StageConfig):
                 f"skip_spikes={self.skip_spikes} with spike_factor=0: nothing is ever a spike, so none would be left "
                 "out. Set spike_factor, for example 6 as OLMo 2 did, or leave skip_spikes out."
             )
+        self._require_launcher()
         return self
+
+    def _require_launcher(self) -> None:
+        devices = self.mesh.to_model().num_devices
+        if self.hosts > 1 and self.launcher != "processes":
+            raise ValueError(
+                f"hosts={self.hosts} with launcher={self.launcher!r}: only processes is told how many; local is one, "
+                "and jobset has as many as the machine in needs. Set launcher to processes, or leave hosts out."
+            )
+        if devices % self.hosts:
+            raise ValueError(
+                f"hosts={self.hosts} does not divide the {devices} devices of mesh: every process has as many. Use a "
+                f"divisor of {devices}."
+            )
+        if self.launcher == "processes" and self.needs:
+            raise ValueError(
+                f"launcher='processes' with needs={self.needs!r}: it joins processes on the CPUs of one machine, and "
+                "would not know which chips are whose. Use local for the chips of one machine, jobset for a slice."
+            )
+        if (self.launcher == "jobset") != (self.jobset is not None):
+            raise ValueError(
+                f"launcher={self.launcher!r} with jobset={self.jobset!r}: a JobSet needs to know its cluster, and "
+                "nothing else does. Give both or neither."
+            )
+        if self.jobset is not None:
+            machine(self.needs, devices)
 
     @property
     def rows(self) -> int:
@@ -290,7 +329,7 @@ class TrainConfig(StageConfig):
         Raises:
             ConfigError: with what is needed, what is here, and what runs here.
         """
-        if not self.needs:
+        if not self.needs or self.launcher == "jobset":  # whose machines are elsewhere
             return
         kind = self.needs.split()[0].lower()
         here = _accelerators()

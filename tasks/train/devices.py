@@ -31,7 +31,7 @@ def preflight(config: TrainConfig) -> Mesh | None:
             f"mesh={config.mesh} is {needed} devices, JAX finds {len(devices)} ({devices[0].platform}): every device "
             "has its place in the mesh. Change mesh, or run where so many devices are."
         )
-    for device in devices:
+    for device in jax.local_devices():
         total = float(jnp.sum(jax.device_put(np.arange(1024, dtype=np.float32), device)))
         if total != 1023 * 512:
             raise HostFault(

@@ -28,15 +28,16 @@ class DumpedStep(BaseModel):
 
 
 def dump_step(
-    spec: RunSpec, step: int, batch: Row, numbers: Numbers, checkpoint: int, kind: str, limit: int
+    spec: RunSpec, step: int, batch: Row, numbers: Numbers, checkpoint: int, kind: str, limit: int, *, writes: bool
 ) -> DataFault:
-    """Write `dump/` and return the error that ends the run."""
-    shutil.rmtree(spec.dump, ignore_errors=True)
-    spec.dump.mkdir(parents=True)
-    np.savez(spec.dump / BATCH, **batch)  # pyright: ignore[reportArgumentType]
-    (spec.dump / RUN).write_text(spec.model_dump_json(indent=1) + "\n")
-    found = DumpedStep(step=step, checkpoint=checkpoint, numbers=numbers)
-    (spec.dump / STEP).write_text(found.model_dump_json(indent=1) + "\n")
+    """Write `dump/`, which of several trainers only the first does, and return the error that ends the run."""
+    if writes:
+        shutil.rmtree(spec.dump, ignore_errors=True)
+        spec.dump.mkdir(parents=True)
+        np.savez(spec.dump / BATCH, **batch)  # pyright: ignore[reportArgumentType]
+        (spec.dump / RUN).write_text(spec.model_dump_json(indent=1) + "\n")
+        found = DumpedStep(step=step, checkpoint=checkpoint, numbers=numbers)
+        (spec.dump / STEP).write_text(found.model_dump_json(indent=1) + "\n")
     what = "not finite" if kind == "not_finite" else "a spike"
     knob = "skip_nonfinite" if kind == "not_finite" else "skip_spikes"
     return DataFault(

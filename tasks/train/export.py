@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from model.config import DecoderConfig
 from model.convert import save_hf
 from model.loop import Params, join_model
@@ -18,18 +20,22 @@ TOKENIZER_FILES = (*FILES, "added_tokens.json", "vocab.json", "merges.txt")
 def export(spec: RunSpec, cfg: DecoderConfig, params: Params, tokenizer: TextTokenizer, ledger: dict[str, Any]) -> None:
     """Write `result/`: model/, metrics.jsonl, token_ledger.json. It appears when all of it is there.
 
-    The same state gives the same bytes: times are left out.
+    Of several trainers of a run all must call it; the first writes. The same state gives the same bytes:
+    times are left out.
     """
     partial = spec.result.with_name("result.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     model_dir = partial / "model"
-    model_dir.mkdir(parents=True)
+    if jax.process_index() == 0:
+        shutil.rmtree(partial, ignore_errors=True)
+        model_dir.mkdir(parents=True)
     marks: dict[str, Any] = {
         "bos_token_id": tokenizer.bos_id,
         "eos_token_id": tokenizer.eos_id,
         "pad_token_id": tokenizer.pad_id,
     }
     save_hf(join_model(cfg, params), model_dir, dtype=spec.config.export_dtype, hf_config=marks)
+    if jax.process_index():
+        return
     # A chat model ends its turn, a base model its document.
     if spec.config.kind == "sft":
         marks["eos_token_id"] = [tokenizer.eos_id, tokenizer.end_of_turn_id]

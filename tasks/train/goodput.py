@@ -49,8 +49,9 @@ def now() -> dict[str, Any]:
 class Laps:
     """A trainer's stopwatch: each lap goes to one cause, and about once a second they become a mark."""
 
-    def __init__(self, path: Path):
-        self._path = path
+    def __init__(self, path: Path, *, writes: bool = True):
+        """Of several trainers of a run only the first writes."""
+        self._path, self._writes = path, writes
         self._spent: defaultdict[str, float] = defaultdict(float)
         self._last = self._flushed = time.monotonic()
 
@@ -62,7 +63,7 @@ class Laps:
 
     def reached(self, step: int, *, must_write: bool = False) -> None:
         """A step is finished: write down the laps up to it if it is time to."""
-        if self._spent and (must_write or self._last - self._flushed >= FLUSH_S):
+        if self._writes and self._spent and (must_write or self._last - self._flushed >= FLUSH_S):
             mark(self._path, "steps", step=step, spent={cause: round(s, 5) for cause, s in self._spent.items()})
             self._spent.clear()
             self._flushed = self._last

@@ -13,16 +13,22 @@ TIMING = ("seconds", "tokens_per_s", "wait_s", "mfu")  # fields that differ betw
 class Journal:
     """`metrics.jsonl`, `saves.jsonl` and, once steps were lost, `rollbacks.jsonl` of a run."""
 
-    def __init__(self, metrics: Path, saves: Path):
+    def __init__(self, metrics: Path, saves: Path, *, writes: bool = True):
+        """Of several trainers of a run only the first writes."""
         self._metrics, self._saves, self._rollbacks = metrics, saves, saves.with_name("rollbacks.jsonl")
+        self._writes = writes
         self._file: Any = None
 
     def begin(self, step: int) -> list[dict[str, Any]]:
         """Go on after `step`: lines of later steps, written by a run that was lost, are taken away. Returns the others.
 
+        One that does not write knows of none.
+
         Raises:
             DataFault: a line up to `step` is missing.
         """
+        if not self._writes:
+            return []
         kept = self._up_to(step)
         if not _are_all(kept, step):
             raise DataFault(
@@ -36,12 +42,14 @@ class Journal:
 
     def step(self, line: dict[str, Any]) -> None:
         """Write the line of a finished step."""
-        self._file.write(_text(line))
-        self._file.flush()
+        if self._file is not None:
+            self._file.write(_text(line))
+            self._file.flush()
 
     def before_save(self) -> None:
         """Bring the lines to the disk: a checkpoint must not be newer than its history."""
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            os.fsync(self._file.fileno())
 
     def history(self, step: int) -> str:
         """The text of the lines up to a step."""
@@ -81,7 +89,8 @@ class Journal:
         return [line["step"] for line in lines(self._saves)]
 
     def _write_saves(self, steps: list[int]) -> None:
-        write_whole(self._saves, "".join(json.dumps({"step": step}) + "\n" for step in steps))
+        if self._writes:
+            write_whole(self._saves, "".join(json.dumps({"step": step}) + "\n" for step in steps))
 
     def close(self) -> None:
         if self._file is not None:

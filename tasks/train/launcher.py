@@ -1,19 +1,13 @@
-"""Starts trainer processes, follows them, and decides what their end means."""
+"""Has a run trained to its end, however many trainers that takes: follows them and decides what their end means."""
 
 import contextlib
 import json
 import logging
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from model.cpu import cpu_environment
 from tasks.errors import ConfigError, DataFault, HostFault, NestlingError, Preempted
 from tasks.progress import Bar, track
 from tasks.train.goodput import mark
@@ -22,8 +16,6 @@ from tasks.train.run import RunSpec
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 90.0  # for a trainer to finish its step and save
-POLL_S = 0.2
 TAIL_LINES = 15
 DONE, PREEMPTED, HOST, DATA, CONFIG = (
     0,
@@ -50,52 +42,6 @@ class Follow(Protocol):
     """Called a few times a second while a trainer runs."""
 
     def __call__(self) -> None: ...
-
-
-class LocalLauncher:
-    """A subprocess of this one. It dies with it, and saves when it is told to stop."""
-
-    def __init__(self, command: Sequence[str] = (sys.executable, "-m", "tasks.train")):
-        self._command = tuple(command)
-
-    def run(self, spec: RunSpec, run_json: Path, follow: Follow) -> int:
-        with spec.log.open("ab") as out:
-            child = subprocess.Popen(
-                [*self._command, str(run_json)],
-                env=trainer_environment(spec),
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C comes to us; we tell the child
-                cwd=_root(),
-            )
-            try:
-                while child.poll() is None:
-                    follow()
-                    time.sleep(POLL_S)
-            except BaseException:
-                _stop(child)
-                raise
-            finally:
-                follow()
-        assert child.returncode is not None
-        return child.returncode
-
-
-def trainer_environment(spec: RunSpec) -> dict[str, str]:
-    """The variables of a trainer: the allocator's on CPUs, a compile cache that outlives it, who its parent is."""
-    environment = dict(os.environ)
-    if not spec.config.needs:
-        environment |= cpu_environment()
-    environment |= {
-        "NESTLING_PARENT_PID": str(os.getpid()),
-        "TOKENIZERS_PARALLELISM": "false",
-        "PYTHONPATH": os.pathsep.join(filter(None, [str(_root()), environment.get("PYTHONPATH")])),
-        "TF_CPP_MIN_LOG_LEVEL": environment.get("TF_CPP_MIN_LOG_LEVEL", "2"),
-    }
-    environment.setdefault("JAX_COMPILATION_CACHE_DIR", str(_root() / ".cache" / "jax"))
-    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-    return environment
 
 
 def train_to_the_end(spec: RunSpec, launcher: Launcher, label: str, steps: int) -> int:
@@ -185,19 +131,6 @@ class _Follower:
             return None
 
 
-def _stop(child: "subprocess.Popen[bytes]") -> None:
-    """Ask a trainer to save and go; insist after the grace."""
-    if child.poll() is not None:
-        return
-    log.warning("stopping the trainer (process %s); it saves first", child.pid)
-    child.terminate()
-    try:
-        child.wait(GRACE_S)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
 def _fault(spec: RunSpec, code: int) -> NestlingError:
     for kind in (DataFault, ConfigError):
         if code == kind.exit_code:
@@ -242,8 +175,3 @@ def _tail(path: Path) -> list[str]:
         return path.read_text(errors="replace").splitlines()[-TAIL_LINES:]
     except OSError:
         return []
-
-
-def _root() -> Path:
-    """The clone: `python -m tasks.train` runs from it, so that flow and trainer are of one commit."""
-    return Path(__file__).resolve().parents[2]

@@ -10,6 +10,7 @@ import jax
 from model.guard import FINE, NOT_FINITE
 from model.loop import Metrics
 from tasks.train.config import TrainConfig
+from tasks.train.hosts import as_first
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +49,11 @@ class LeftOut:
         self._counts = dict.fromkeys(self._limits, 0)
 
     def remember(self, lines: Iterable[Numbers]) -> None:
-        """Count those of the steps before a resume."""
+        """Count those of the steps before a resume, as the first trainer finds them written down."""
         for line in lines:
             if "skipped" in line:
                 self._counts[line["skipped"]] += 1
+        self._counts = dict(zip(self._counts, as_first(list(self._counts.values())), strict=True))
 
     def is_one_too_many(self, step: int, numbers: Numbers) -> tuple[str, int] | None:
         """Count a step if it was left out; (kind, limit) when the run must stop at it."""

@@ -21,6 +21,8 @@ from tasks.train.journal import lasting_lines
 from tasks.train.run import read_run
 from tasks.train.trainer import redo
 
+SUMS = ("step", "tokens", "learned")  # fields of a line that count from the beginning of the run
+
 
 def main() -> int:
     """Replay, and return the exit code."""
@@ -52,8 +54,8 @@ def replay(dump: Path) -> Iterator[tuple[str, bool]]:
             is_same = is_batch and same(numbers, wanted.numbers)
             expected = f"{'' if is_batch else 'another batch; '}the dump says {json.dumps(wanted.numbers)}"
         else:
-            there = {name: value for name, value in written.get(step, {}).items() if name not in ("step", "tokens")}
-            is_same = same({n: v for n, v in numbers.items() if n != "tokens"}, there)
+            there = {name: value for name, value in written.get(step, {}).items() if name not in SUMS}
+            is_same = same({n: v for n, v in numbers.items() if n not in SUMS}, there)
             expected = f"metrics.jsonl says {json.dumps(there)}"
         yield f"step {step}: {json.dumps(numbers)}: {'the same' if is_same else expected}", is_same
 

@@ -1,11 +1,18 @@
-"""Where a run goes on: at the newest checkpoint of either tier, never behind one that was confirmed in silence."""
+"""Where a run goes on: at the newest checkpoint of either tier, never behind one that was confirmed in silence.
+
+Of several trainers the first looks and decides; all of them read. When one cannot, the others wait for it within the
+reading, so it says so by its end, and all of them start again.
+"""
 
 import logging
 from dataclasses import dataclass
 
+import jax
+
 from model.checkpoint import CheckpointError, Checkpoints, OtherModelError, Restored
 from model.loop import TrainState
-from tasks.errors import ConfigError, DataFault
+from tasks.errors import ConfigError, DataFault, HostFault
+from tasks.train.hosts import as_first
 from tasks.train.journal import Journal
 from tasks.train.remote import Remote
 from tasks.train.run import RunIdentity, RunSpec
@@ -31,15 +38,11 @@ class Resume:
         Raises:
             DataFault: going on would lose more steps than is permitted.
             ConfigError: the checkpoint is one of another run.
+            HostFault: of several trainers, this one cannot read a checkpoint, which is given up.
         """
-        self.checkpoints.sweep()
-        here, there = set(self.checkpoints.steps()), set[int]()
-        newest, reason = self.journal.newest_save(), ""
-        if self.remote is not None:
-            self.remote.sweep()
-            there = set(self.remote.steps())
-            newest = max(newest, self.remote.newest())
-        for step in sorted(here | there, reverse=True):
+        here, there, newest = self._look()
+        steps, reason = sorted(here | there, reverse=True), ""
+        for step in steps:
             self._require_permitted(step, newest, reason)
             try:
                 found = self._read(like, step, step in here, step in there)
@@ -47,16 +50,31 @@ class Resume:
                 raise ConfigError(str(error)) from error
             except CheckpointError as error:
                 log.error("%s", error)
+                if jax.process_count() > 1:
+                    before = step if step in here & there else max((s for s in steps if s < step), default=0)
+                    raise self._given_up(step, before, max(newest, step), error) from error
                 newest, reason = max(newest, step), reason or f"{error} "
                 continue
             self._require_same_run(found)
-            if step < newest:
-                self._roll_back(step, newest, reason)
+            self._roll_back(step, newest, reason)
             return found
         self._require_permitted(0, newest, reason)
-        if newest:
-            self._roll_back(0, newest, reason)
+        self._roll_back(0, newest, reason)
         return None
+
+    def _look(self) -> tuple[set[int], set[int], int]:
+        """Steps here, steps in the remote tier, and the newest that was confirmed."""
+        here, there, newest = set[int](), set[int](), 0
+        if jax.process_index() == 0:
+            newest = max([self.journal.newest_save(), *self.checkpoints.discarded()])
+            self.checkpoints.sweep()
+            here = set(self.checkpoints.steps())
+        if self.remote is not None:
+            self.remote.sweep()
+            there = set(self.remote.steps())
+            newest = max(newest, self.remote.newest())
+        newest, count, *steps = as_first([newest, len(here), *here, *there])
+        return set(steps[:count]), set(steps[count:]), newest
 
     def _read(self, like: TrainState, step: int, is_here: bool, is_there: bool) -> Restored:
         if is_here:
@@ -65,14 +83,23 @@ class Resume:
             except OtherModelError:
                 raise
             except CheckpointError as error:
-                if not is_there:
+                if not is_there or jax.process_count() > 1:
                     raise
                 log.warning("%s It is fetched again from the remote tier.", error)
                 self.checkpoints.delete(step)
-        assert self.remote is not None
-        history = self.remote.fetch(step, self.checkpoints.path(step))
-        self.journal.recover(history, step)
+        if self.remote is not None:  # the first trainer's
+            history = self.remote.fetch(step, self.checkpoints.path(step))
+            self.journal.recover(history, step)
+        as_first([step])  # it is here
         return self.checkpoints.restore(like, step)
+
+    def _given_up(self, step: int, before: int, newest: int, error: CheckpointError) -> HostFault:
+        """Take a checkpoint that one of several trainers cannot read out of the way of the next start."""
+        self._require_permitted(before, newest, f"{error} ")
+        self.checkpoints.discard(step)
+        if before < step and self.remote is not None:
+            self.remote.delete(step)  # the copy is no better
+        return HostFault(f"{error} It was taken away: all trainers start again, from step {before}.")
 
     def _require_permitted(self, step: int, newest: int, reason: str) -> None:
         lost, budget, spent = newest - step, self.spec.config.rollback_steps_budget, self.journal.lost_steps()
@@ -97,6 +124,8 @@ class Resume:
 
     def _roll_back(self, step: int, newest: int, reason: str) -> None:
         """Write the loss down first: a kill in the middle then counts it twice rather than never."""
+        if step >= newest or jax.process_index():
+            return
         self.journal.rolled_back(step, newest, reason.strip() or f"the checkpoint of step {newest} is gone")
         log.warning("went back from step %s to %s: %s steps are done again", newest, step, newest - step)
         for later in [other for other in self.checkpoints.steps() if other > step]:

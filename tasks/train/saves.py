@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+
 from model.checkpoint import Checkpoints
 from model.loop import TrainState
 from tasks.errors import HostFault
@@ -41,11 +43,15 @@ class Saves:
 
     `check` raises HostFault when a save failed or, `confirm_within_s` after it was made, neither it nor a later one is
     confirmed. When copying is slower than saving, copies that a later one makes needless are left out.
+
+    Of several trainers of a run each writes its arrays; the first does everything else. To the others a save counts as
+    confirmed when it is written.
     """
 
     def __init__(self, spec: RunSpec, journal: Journal, checkpoints: Checkpoints, remote: Remote | None):
         self._spec, self._config, self._journal = spec, spec.config, journal
         self._checkpoints, self._remote = checkpoints, remote
+        self._is_first = jax.process_index() == 0
         self.took_s = 0.0  # from the beginning of the newest save until it was written here; 0 is not known yet
         self._pending: list[_Pending] = []  # oldest first
         self._error: BaseException | None = None
@@ -115,7 +121,8 @@ class Saves:
     def _await_written(self, save: _Pending) -> None:
         try:
             self._checkpoints.wait()
-            _sync_tree(self._checkpoints.path(save.step))
+            if self._is_first:
+                _sync_tree(self._checkpoints.path(save.step))
         except Exception as error:
             fault = self._unwritten(error)
             fault.__cause__ = error
@@ -159,8 +166,9 @@ class Saves:
                 return
             self._remote.confirm(save.step)
             log.info("step %s is whole in %s after %.1f s", save.step, self._remote.url, time.monotonic() - began)
-        self._journal.saved(save.step)
-        self._retire()
+        if self._is_first:
+            self._journal.saved(save.step)
+            self._retire()
         with self._changed:
             self._pending = [other for other in self._pending if other.step > save.step]
             self._changed.notify_all()

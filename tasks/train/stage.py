@@ -8,11 +8,11 @@ from tasks.errors import ConfigError
 from tasks.train.config import TrainConfig
 from tasks.train.goodput import account, read_marks
 from tasks.train.journal import timings
-from tasks.train.launcher import Launcher, LocalLauncher, train_to_the_end
+from tasks.train.launcher import train_to_the_end
+from tasks.train.launchers import LAUNCHERS
 from tasks.train.run import InputFile, RunIdentity, RunSpec
 
 UNIT = "train"
-LAUNCHERS: dict[str, Launcher] = {"local": LocalLauncher()}
 
 
 def train(workspace: Workspace, config: TrainConfig, inputs: dict[str, Artifact]) -> None:

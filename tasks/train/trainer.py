@@ -10,7 +10,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from tasks.train.feed.ledger import require_counted, token_ledger
 from tasks.train.feed.sources import open_sources, require_equal_ids
 from tasks.train.feed.streams import FeedConfig, State
 from tasks.train.goodput import Laps, mark
+from tasks.train.hosts import Agreement, as_first, compiled_together
 from tasks.train.journal import Journal
 from tasks.train.numbers import LeftOut, Numbers, is_finished, read_numbers, said
 from tasks.train.packing import Row
@@ -44,6 +45,7 @@ from tasks.train.remote import Remote
 from tasks.train.resume import Resume
 from tasks.train.run import RunSpec
 from tasks.train.saves import Saves
+from tasks.train.share import Share
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +72,20 @@ class _Pending:
     wait_s: float
 
 
-def train(spec: RunSpec, should_stop: Callable[[], bool], seconds_left: Callable[[], float] = lambda: math.inf) -> None:
+def train(
+    spec: RunSpec,
+    should_stop: Callable[[], bool],
+    seconds_left: Callable[[], float] = lambda: math.inf,
+    beat: Callable[[bool], None] = lambda is_stepping: None,
+) -> None:
     """Train to the end and write `result/`; resume where an earlier process of the same run was stopped.
 
-    seconds_left says, once should_stop() became true, how long the machine may still be there.
+    Every process of a run calls it; the first one writes what is written once.
+
+    Args:
+        should_stop: whether this process was told to stop; one is enough for all of them.
+        seconds_left: how long the machine may still be there, once should_stop() became true.
+        beat: called when a step is done, with whether nothing but another step comes next.
 
     Raises:
         Preempted: should_stop() became true; the newest step is saved.
@@ -82,11 +94,11 @@ def train(spec: RunSpec, should_stop: Callable[[], bool], seconds_left: Callable
         HostFault: a checkpoint could not be saved, or not in time.
         ConfigError: data, base, mesh or checkpoint do not belong together.
     """
-    with _only_one(spec.run_dir):
-        if spec.result.is_dir():
+    with _only_one(spec.run_dir) if jax.process_index() == 0 else nullcontext():
+        if any(as_first([spec.result.is_dir()])):
             log.info("%s is finished", spec.run_dir)
             return
-        _Trainer(spec, should_stop, seconds_left).run()
+        _Trainer(spec, should_stop, seconds_left, beat).run()
 
 
 def redo(spec: RunSpec, checkpoint: int, last: int) -> Iterator[tuple[int, Row, dict[str, Any]]]:
@@ -99,16 +111,23 @@ def redo(spec: RunSpec, checkpoint: int, last: int) -> Iterator[tuple[int, Row, 
         DataFault: the checkpoint is damaged or gone.
     """
     with _only_one(spec.run_dir):
-        yield from _Trainer(spec, lambda: False, lambda: math.inf).redo(checkpoint, last)
+        yield from _Trainer(spec, lambda: False, lambda: math.inf, lambda _: None).redo(checkpoint, last)
 
 
 class _Trainer:
-    def __init__(self, spec: RunSpec, should_stop: Callable[[], bool], seconds_left: Callable[[], float]):
+    def __init__(
+        self,
+        spec: RunSpec,
+        should_stop: Callable[[], bool],
+        seconds_left: Callable[[], float],
+        beat: Callable[[bool], None],
+    ):
         config = spec.config
         spec.check_files()
         mixture = spec.mixture()
         self._spec, self._config = spec, config
-        self._should_stop, self._seconds_left = should_stop, seconds_left
+        self._should_stop, self._seconds_left, self._beat = should_stop, seconds_left, beat
+        self._is_first = jax.process_index() == 0
         self._tokenizer = TextTokenizer(spec.tokenizer_dir, config.tokenizer_engine)
         self._sources = open_sources(spec.data_dir, mixture, config.seed)
         require_equal_ids(self._sources, self._tokenizer)
@@ -118,8 +137,10 @@ class _Trainer:
         self._cfg = decoder_here(config, self._tokenizer, spec.base_dir)
         require_fit(self._cfg, self._mesh)
         feed = FeedConfig(mixture["kind"], config.seq_len, config.rows, config.streams, config.seed, config.loss_turns)
-        self._batches = Batches(self._sources, self._tokenizer, feed)
-        self._journal = Journal(spec.metrics, spec.saves)
+        self._share = Share.here(config.rows, self._mesh)
+        self._batches = Batches(self._sources, self._tokenizer, feed, self._share.part, self._share.parts)
+        self._agreed = Agreement(self._mesh)
+        self._journal = Journal(spec.metrics, spec.saves, writes=self._is_first)
         self._left_out = LeftOut(config)
         self._step_s = 0.0  # of the newest; 0 is not known yet
         self._at = Position(0, 0, 0, None)
@@ -130,24 +151,26 @@ class _Trainer:
 
     def run(self) -> None:
         remote, config = None, self._config
-        if config.remote:
+        if config.remote and self._is_first:
             remote = Remote(join(config.remote, self._spec.identity.digest()[:12]), config.confirm_within_s)
         checkpoints = Checkpoints(self._spec.checkpoints)
         began = time.monotonic()
         state = self._restore(Resume(self._spec, self._journal, checkpoints, remote)) or self._fresh()
         self._left_out.remember(self._journal.begin(self._at.step))
         spent = {"restore": time.monotonic() - began} if self._at.step else {}
-        mark(self._spec.goodput, "resume", step=self._at.step, spent=spent)
-        self._laps = Laps(self._spec.goodput)
+        if self._is_first:
+            mark(self._spec.goodput, "resume", step=self._at.step, spent=spent)
+        self._laps = Laps(self._spec.goodput, writes=self._is_first)
         with Saves(self._spec, self._journal, checkpoints, remote) as saves:
             if self._at.step:
                 saves.adopt(self._at.step)
             feed = prefetched(self._batches, self._config.feed_workers)
             try:
                 if self._at.feed is not None:
-                    feed.set_state(self._at.feed)
+                    feed.set_state(self._share.own_state(self._at.feed))
                 state = self._loop(state, feed, saves)
-                ledger = token_ledger(self._sources, self._tokenizer, self._batches.cfg, feed.get_state())
+                position = self._share.whole_state(feed.get_state())
+                ledger = token_ledger(self._sources, self._tokenizer, self._batches.cfg, position)
                 require_counted(ledger, tokens=self._at.tokens, learned=self._at.learned)
             finally:
                 feed.close()
@@ -177,8 +200,10 @@ class _Trainer:
             feed.close()
 
     def _step(self) -> TrainStep:
-        return make_train_step(
-            self._cfg, self._optimizer, mesh=self._mesh, accumulate=self._config.accumulate, loss=self._loss()
+        return compiled_together(
+            make_train_step(
+                self._cfg, self._optimizer, mesh=self._mesh, accumulate=self._config.accumulate, loss=self._loss()
+            )
         )
 
     def _loop(self, state: TrainState, feed: Any, saves: Saves) -> TrainState:
@@ -201,14 +226,15 @@ class _Trainer:
                 clock = self._finish(pending, clock, saves)
             pending = _Pending(step, metrics, batch, waited)
             saves.check()
-            stop = self._should_stop()
-            if stop and step < self._steps:
+            is_told = self._should_stop()
+            stop = self._agreed(is_told, metrics["loss"])
+            if stop and is_told and step < self._steps:
                 self._say_if_it_fits(saves.took_s)
             if stop or step == self._steps or step % self._config.save_every_steps == 0:
-                clock = self._finish(pending, clock, saves)
+                clock = self._finish(pending, clock, saves, is_stepping=False)
                 pending = None
                 identity = self._spec.identity.model_dump(mode="json")
-                facts = {"identity": identity, "feed": feed.get_state()}
+                facts = {"identity": identity, "feed": self._share.whole_state(feed.get_state())}
                 facts |= {"tokens": self._at.tokens, "learned": self._at.learned}
                 saves.save(step, state, facts, is_last=stop)
                 self._was_stalled()
@@ -220,15 +246,16 @@ class _Trainer:
         self._was_stalled()
         return state
 
-    def _finish(self, done: _Pending, clock: float, saves: Saves) -> float:
+    def _finish(self, done: _Pending, clock: float, saves: Saves, *, is_stepping: bool = True) -> float:
         """Read the numbers of a step, check and write them; returns the time."""
         numbers = self._read(done.metrics)
         if too_many := self._left_out.is_one_too_many(done.step, numbers):
             saves.confirm()
-            raise dump_step(self._spec, done.step, done.batch, numbers, self._journal.newest_save(), *too_many)
-        tokens = int(np.count_nonzero(done.batch["segments_BT"]))
-        learned = int(np.count_nonzero(done.batch["weights_BT"]))
+            batch, newest = self._share.whole_batch(done.batch), self._journal.newest_save()
+            raise dump_step(self._spec, done.step, batch, numbers, newest, *too_many, writes=self._is_first)
+        tokens, learned = int(numbers["tokens"]), int(numbers["learned"])
         self._at = Position(done.step, self._at.tokens + tokens, self._at.learned + learned, None)
+        self._beat(is_stepping)
         now = time.monotonic()
         self._step_s = now - clock
         self._laps.lap("step")
@@ -289,8 +316,8 @@ class _Trainer:
         if self._config.neftune_alpha:
             # Numbers of (seed, step, row): a resumed step draws the same noise.
             seeds = np.random.PCG64([self._config.seed, step]).random_raw(self._config.rows)
-            batch = batch | {"noise_B1": seeds.astype(np.uint32)[:, None]}
-        return put_batch(batch, self._mesh)
+            batch = batch | {"noise_B1": seeds.astype(np.uint32)[self._share.rows(self._config.rows), None]}
+        return put_batch(batch, self._mesh, self._config.rows)
 
 
 @contextmanager

@@ -16,6 +16,10 @@ SOUND = {
     "peak_lr": 1e-3,
 }
 
+CLUSTER = {"image": "registry/nestling:1", "volume": "gs://models", "mount": "/models"}
+PROCESSES = {"launcher": "processes", "mesh": {"fsdp": 4}}
+JOBSET = {"launcher": "jobset", "needs": "tpu v6e-4", "mesh": {"fsdp": 4}, "jobset": CLUSTER}
+
 
 def config(**changes) -> TrainConfig:
     return TrainConfig(**(SOUND | changes))
@@ -48,6 +52,18 @@ def config(**changes) -> TrainConfig:
         ),
         pytest.param({"remote": "checkpoints"}, "relative path", id="where the trainer is not"),
         pytest.param({"batch_token": 8}, "Did you mean batch_tokens", id="unknown key"),
+        pytest.param({"hosts": 2}, "only processes is told how many", id="hosts of a local launcher"),
+        pytest.param(PROCESSES | {"hosts": 3}, "hosts=3 does not divide the 4 devices", id="unequal hosts"),
+        pytest.param(PROCESSES | {"needs": "tpu v6e-4"}, "would not know which chips", id="chips between processes"),
+        pytest.param({"launcher": "jobset"}, "Give both or neither", id="a JobSet without a cluster"),
+        pytest.param({"jobset": CLUSTER}, "Give both or neither", id="a cluster without a JobSet"),
+        pytest.param(JOBSET | {"needs": ""}, "not a slice that a JobSet can ask for", id="no machine"),
+        pytest.param(JOBSET | {"needs": "tpu v6e-5"}, "not a slice that a JobSet can ask for", id="no such slice"),
+        pytest.param(JOBSET | {"needs": "tpu v6e-8"}, "has 8 chips, mesh has 4 devices", id="another slice"),
+        pytest.param(
+            JOBSET | {"jobset": CLUSTER | {"env": {"HF_TOKEN": "x"}}}, "neither may hold a secret", id="a secret"
+        ),
+        pytest.param(JOBSET | {"jobset": CLUSTER | {"mount": "models"}}, "should match pattern", id="relative mount"),
     ],
 )
 def test_unsound_configs_are_refused(changes, words):
@@ -118,3 +134,15 @@ def test_a_missing_accelerator_stops_the_run_and_names_what_runs_here(monkeypatc
 )
 def test_steps_are_guarded_only_when_some_may_be_left_out_or_are_looked_at(changes, guard):
     assert config(**changes).optimizer(10).guard is guard
+
+
+def test_a_slice_elsewhere_needs_no_accelerator_here(monkeypatch):
+    monkeypatch.setattr(glob, "glob", lambda _: [])
+    monkeypatch.delenv("TPU_WORKER_ID", raising=False)
+    config(**JOBSET).check_machine()
+
+
+def test_where_a_run_computes_is_not_what_it_makes():
+    assert (
+        config(**PROCESSES, hosts=2).semantic() == config(**JOBSET, step_timeout_s=9).semantic() == config().semantic()
+    )

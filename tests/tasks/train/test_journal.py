@@ -82,3 +82,14 @@ def test_lasting_lines_have_no_times_and_timings_have_only_those(tmp_path):
         "data_wait_fraction": 0.05,
     }
     assert timings(tmp_path / "absent") == {}
+
+
+def test_a_trainer_that_is_not_the_first_writes_nothing(tmp_path):
+    journal = Journal(tmp_path / "metrics.jsonl", tmp_path / "saves.jsonl", writes=False)
+    journal.begin(3)  # whose history it need not see
+    journal.step({"step": 4})
+    journal.before_save()
+    journal.saved(4)
+    journal.forget_saves(after=0)
+    journal.close()
+    assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from tasks.errors import ConfigError
 from tasks.train import stage
 from tasks.train.goodput import read_marks
 from tasks.train.journal import TIMING
-from tasks.train.launcher import LocalLauncher
+from tasks.train.launchers.local import LocalLauncher
 from tasks.train.preemption import HOST_VARIABLE
 from tasks.train.stage import TRAIN
 from tests.tasks.train.fake_metadata import FakeMetadata
@@ -192,7 +192,7 @@ FLOW = """
 import sys
 from tasks.artifact import open_artifact, produce
 from tasks.train import stage
-from tasks.train.launcher import LocalLauncher
+from tasks.train.launchers.local import LocalLauncher
 from tests.tasks.train.nano import known, nano_config
 from tests.tasks.train.test_stage import LONG, NANO
 stage.LAUNCHERS["local"] = LocalLauncher(NANO)
