@@ -20,7 +20,7 @@ from tasks.train.packing import Row
 
 @dataclass(frozen=True)
 class Share:
-    """An equal part of every batch. Processes whose devices hold the same rows (stages, tensor groups) have the same."""
+    """An equal part of every batch. Processes whose devices hold the same rows, as stages do, have the same."""
 
     part: int
     speakers: tuple[int, ...]
@@ -46,9 +46,8 @@ class Share:
         runs = {number: _runs(rows, mesh, own) for number, own in sorted(devices.items())}
         parts = sorted({run for own in runs.values() for run in own})
         size = rows // len(parts)
-        if parts != [(n * size, (n + 1) * size) for n in range(len(parts))] or any(
-            len(own) > 1 for own in runs.values()
-        ):
+        equal = [(n * size, (n + 1) * size) for n in range(len(parts))]
+        if parts != equal or any(len(own) > 1 for own in runs.values()):
             raise ConfigError(
                 f"{len(devices)} hosts cannot share the {rows} rows of a batch on a mesh of {dict(mesh.shape)}: they "
                 f"would hold rows {list(runs.values())}, but each makes an equal run of them. Use another order or "

@@ -19,7 +19,7 @@ class Watchdog:
     """Calls `bite(message)` once, from a thread of its own, when a beat is overdue; the stacks are then in the log."""
 
     def __init__(self, bound_s: float, bite: Callable[[str], None]):
-        """A step has `bound_s` seconds, what comes before the first, with a save and after the last PATIENCE times as many."""
+        """A step has `bound_s` seconds; start, a step with a save, and end have PATIENCE times as many."""
         self._bound_s, self._bite = bound_s, bite
         self._steps = 0
         self._closed = threading.Event()

@@ -72,15 +72,16 @@ def test_the_trainer_dies_with_a_flow_that_was_killed(tmp_path):
     child = tmp_path / "child.py"
     child.write_text(
         textwrap.dedent("""
-            import os, sys, threading, time
+            import os, sys, time
             from tasks.train.__main__ import _die_with_parent
+            from tasks.train.preemption import Notices
             import signal
-            stop = threading.Event()
-            signal.signal(signal.SIGTERM, lambda *_: stop.set())
-            _die_with_parent(stop)
+            notices = Notices()
+            signal.signal(signal.SIGTERM, lambda *_: notices.tell("SIGTERM"))
+            _die_with_parent(notices)
             open(sys.argv[1] + "/pid", "w").write(str(os.getpid()))
-            while not stop.wait(0.05):
-                pass
+            while not notices.is_told():
+                time.sleep(0.05)
             open(sys.argv[1] + "/saved", "w").close()
         """)
     )
