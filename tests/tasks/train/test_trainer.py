@@ -293,7 +293,7 @@ def test_harmful_steps_are_left_out_and_an_interruption_changes_nothing(tmp_path
     train(broken, never)
     assert files(broken.result) == files(whole.result)
     # What is kept is the running mean.
-    own = trainer._Trainer(whole, never, lambda: 0.0)
+    own = trainer._Trainer(whole, never, lambda: 0.0, lambda _: None)
     with Checkpoints(whole.checkpoints) as checkpoints:
         state = checkpoints.restore(abstract_state(own._cfg, own._optimizer)).state
     kept = load_file(whole.result / "model" / "model.safetensors")["model.embed_tokens.weight"]

@@ -1,5 +1,6 @@
 """Several trainers on one machine: together they do what one does, whatever happens to one of them."""
 
+import itertools
 import json
 import os
 import shutil
@@ -8,10 +9,16 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 
 from tasks.errors import DataFault, HostFault
-from tasks.train.journal import lasting
+from tasks.tokens import TextTokenizer
+from tasks.train.dump import read_dump
+from tasks.train.feed.batches import Batches
+from tasks.train.feed.sources import open_sources
+from tasks.train.feed.streams import FeedConfig
+from tasks.train.journal import lasting, lines
 from tasks.train.launcher import train_to_the_end
 from tasks.train.launchers import processes
 from tasks.train.launchers.processes import ProcessesLauncher
@@ -131,11 +138,11 @@ class _Following(ProcessesLauncher):
 
 @pytest.mark.slow
 def test_a_host_that_hangs_is_found_and_said_and_the_run_goes_on(tmp_path, text_pack, undisturbed, children):
-    spec = nano_spec(tmp_path, text_pack, step_timeout_s=20, fault_budget=1, **TWO)
+    spec = nano_spec(tmp_path, text_pack, step_timeout_s=20, fault_budget=1, **(TWO | {"save_every_steps": 12}))
     hung: list[int] = []
 
     def hang() -> None:
-        if done(spec) >= 8 and not hung:
+        if done(spec) >= 13 and not hung:  # far from a save, which may take longer
             hung.append(children[1].pid)
             os.kill(hung[0], signal.SIGSTOP)
 
@@ -167,6 +174,56 @@ def test_a_checkpoint_that_one_host_cannot_read_stops_all_or_is_given_up_by_all(
     allowed = nano_spec(tmp_path, text_pack, allow_rollback=True, **halves)
     assert train_to_the_end(allowed, NANO, "x", STEPS) == 2
     assert files(allowed) == before
+    assert [line["lost"] for line in lines(spec.run_dir / "rollbacks.jsonl")] == [6]
+
+
+@pytest.mark.slow
+def test_a_copy_elsewhere_brings_all_hosts_back(tmp_path, text_pack):
+    """A part that one host cannot read is fetched again; so is everything when the disk is gone; a bad copy is not."""
+    copies = TWO | {"mesh": {"fsdp": 4}, "remote": str(tmp_path / "remote")}
+    spec = nano_spec(tmp_path / "run", text_pack, **copies)
+    assert train_to_the_end(spec, NANO, "x", STEPS) == 1
+    before = files(spec)
+    remote = tmp_path / "remote" / spec.identity.digest()[:12]
+    assert json.loads((remote / "NEWEST.json").read_text()) == {"step": STEPS}
+    assert sorted(int(p.name) for p in remote.iterdir() if p.is_dir()) == [12, 18, 24]
+
+    shutil.rmtree(spec.result)
+    part = max((spec.checkpoints / str(STEPS)).glob("**/ocdbt.process_1/d/*"), key=lambda path: path.stat().st_size)
+    part.write_bytes(part.read_bytes()[:2000])
+    assert train_to_the_end(spec, NANO, "x", STEPS) == 2
+    assert files(spec) == before
+
+    shutil.rmtree(spec.run_dir)
+    assert train_to_the_end(spec, NANO, "x", STEPS) == 1
+    assert files(spec) == before
+    assert "fetched step 24" in spec.log.read_text()
+    assert not (spec.run_dir / "rollbacks.jsonl").exists()
+
+    shutil.rmtree(spec.run_dir)
+    copy = max((remote / str(STEPS)).glob("**/ocdbt.process_1/d/*"), key=lambda path: path.stat().st_size)
+    copy.write_bytes(copy.read_bytes()[:2000])
+    with pytest.raises(DataFault, match=r"the copy of step 24 is damaged.*rollback_steps_budget to 6"):
+        train_to_the_end(spec, NANO, "x", STEPS)
+    allowed = nano_spec(tmp_path / "run", text_pack, **(copies | {"rollback_steps_budget": 6}))
+    assert train_to_the_end(allowed, NANO, "x", STEPS) == 2
+    assert files(spec) == before
+    assert [line["lost"] for line in lines(spec.run_dir / "rollbacks.jsonl")] == [6]
+
+
+@pytest.mark.slow
+def test_a_step_that_stops_the_run_is_dumped_with_the_rows_of_all_hosts(tmp_path, text_pack):
+    spec = nano_spec(tmp_path, text_pack, **(TWO | {"spike_factor": 0.01, "spike_window": 4, "skip_spikes": 1}))
+    with pytest.raises(DataFault, match=r"is a spike.*skip_spikes=1"):
+        train_to_the_end(spec, NANO, "x", STEPS)
+    assert sum("skipped" in line for line in lines(spec.metrics)) == 1
+    found, batch = read_dump(spec.dump)
+    sources, config = open_sources(spec.data_dir, spec.mixture(), spec.config.seed), spec.config
+    cfg = FeedConfig("text", config.seq_len, config.rows, config.streams, config.seed, config.loss_turns)
+    all_rows = Batches(sources, TextTokenizer(spec.tokenizer_dir), cfg)
+    wanted = next(itertools.islice(iter(all_rows), found.step - 1, None))
+    assert batch.keys() == wanted.keys()
+    assert all(np.array_equal(batch[name], wanted[name]) for name in wanted)
 
 
 def script(text: str) -> ProcessesLauncher:
