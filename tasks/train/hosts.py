@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from orbax.checkpoint.multihost import get_barrier_sync_fn
 
 from model.config import MESH_AXES
 from tasks.train.run import RunSpec
@@ -68,7 +67,7 @@ def as_first(numbers: Sequence[int]) -> list[int]:
     """
     if jax.process_count() == 1:
         return list(numbers)
-    _wait_for_all("as_first")
+    wait_for_all("as_first")
     count = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
     own = np.resize(np.asarray(numbers, np.int32), count)  # of the others only the shape matters
     return [int(number) for number in multihost_utils.broadcast_one_to_all(own)]
@@ -83,15 +82,19 @@ def compiled_together(step: Any) -> Any:
     def run(*args: Any) -> Any:
         if not compiled:
             compiled.append(step.lower(*args).compile())
-            _wait_for_all("compiled")
+            wait_for_all("compiled")
         return compiled[0](*args)
 
     return run
 
 
-def _wait_for_all(what: str) -> None:
-    """Not by a collective: gloo gives up on a neighbour that is 30 s late."""
-    get_barrier_sync_fn()(key=f"nestling:{what}:{next(_barriers)}", timeout_ms=PART_S * 1000)
+def wait_for_all(what: str) -> None:
+    """Until every process is here; not by a collective, because gloo gives up on a neighbour that is 30 s late."""
+    if jax.process_count() > 1:
+        # Its import gives the root logger a handler: neither a flow nor a trainer that sets up its log wants that.
+        from orbax.checkpoint.multihost import get_barrier_sync_fn
+
+        get_barrier_sync_fn()(key=f"nestling:{what}:{next(_barriers)}", timeout_ms=PART_S * 1000)
 
 
 class Agreement:

@@ -66,7 +66,6 @@ def train_to_the_end(spec: RunSpec, launcher: Launcher, label: str, steps: int) 
         while True:
             starts += 1
             follow.is_warm = False
-            spec.error.unlink(missing_ok=True)
             mark(spec.goodput, "launch")
             code = launcher.run(spec, run_json, follow)
             mark(spec.goodput, "end", code=code)

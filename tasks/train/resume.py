@@ -51,6 +51,7 @@ class Resume:
             except CheckpointError as error:
                 log.error("%s", error)
                 if jax.process_count() > 1:
+                    self._require_seen(step, error)
                     before = step if step in here & there else max((s for s in steps if s < step), default=0)
                     raise self._given_up(step, before, max(newest, step), error) from error
                 newest, reason = max(newest, step), reason or f"{error} "
@@ -92,6 +93,15 @@ class Resume:
             self.journal.recover(history, step)
         as_first([step])  # it is here
         return self.checkpoints.restore(like, step)
+
+    def _require_seen(self, step: int, error: CheckpointError) -> None:
+        """What the first trainer has found and another does not see is not damaged, but late or on another disk."""
+        if jax.process_index() and step not in self.checkpoints.steps():
+            raise HostFault(
+                f"host {jax.process_index()} does not find {self.checkpoints.path(step)}, which the first one does: "
+                "all hosts of a run share one run directory. Another may have given it up; if not, put the run "
+                "directory on storage that all of them share. The same command resumes."
+            ) from error
 
     def _given_up(self, step: int, before: int, newest: int, error: CheckpointError) -> HostFault:
         """Take a checkpoint that one of several trainers cannot read out of the way of the next start."""

@@ -15,6 +15,7 @@ from model.sharding import sharding
 from tasks.errors import ConfigError
 from tasks.train.feed.batches import global_state, host_state
 from tasks.train.feed.streams import State
+from tasks.train.hosts import wait_for_all
 from tasks.train.packing import Row
 
 
@@ -73,6 +74,7 @@ class Share:
         """The global position, from that of this process; all must ask."""
         if jax.process_count() == 1:
             return state
+        wait_for_all("state")
         text = np.frombuffer(json.dumps(state).encode(), np.uint8)
         lengths = multihost_utils.process_allgather(np.int32(len(text)))
         texts = multihost_utils.process_allgather(np.pad(text, (0, int(lengths.max()) - len(text))))
@@ -82,6 +84,7 @@ class Share:
         """All rows, from those of this process; all must ask."""
         if jax.process_count() == 1:
             return batch
+        wait_for_all("batch")
         each = {name: multihost_utils.process_allgather(array) for name, array in batch.items()}
         return {name: np.concatenate([arrays[n] for n in self.speakers]) for name, arrays in each.items()}
 

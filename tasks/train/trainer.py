@@ -249,13 +249,15 @@ class _Trainer:
     def _finish(self, done: _Pending, clock: float, saves: Saves, *, is_stepping: bool = True) -> float:
         """Read the numbers of a step, check and write them; returns the time."""
         numbers = self._read(done.metrics)
-        if too_many := self._left_out.is_one_too_many(done.step, numbers):
+        too_many = self._left_out.is_one_too_many(done.step, numbers)
+        self._beat(is_stepping and not too_many)
+        if too_many:
+            batch = self._share.whole_batch(done.batch)
             saves.confirm()
-            batch, newest = self._share.whole_batch(done.batch), self._journal.newest_save()
+            newest = self._journal.newest_save()
             raise dump_step(self._spec, done.step, batch, numbers, newest, *too_many, writes=self._is_first)
         tokens, learned = int(numbers["tokens"]), int(numbers["learned"])
         self._at = Position(done.step, self._at.tokens + tokens, self._at.learned + learned, None)
-        self._beat(is_stepping)
         now = time.monotonic()
         self._step_s = now - clock
         self._laps.lap("step")
