@@ -1,8 +1,10 @@
 """Against transformers, in its own environment: logits, gradients, greedy tokens, and files byte for byte."""
 
+import functools
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,19 +89,28 @@ MODELS = {  # name -> transformers' class, its config, mean of norm weights
 }
 
 
-@pytest.fixture(scope="module", params=MODELS)
-def oracle(request, tmp_path_factory, packed) -> tuple[Path, dict]:
+@pytest.fixture(scope="module")
+def ask(tmp_path_factory, packed) -> Callable[[str], tuple[Path, dict]]:
+    """Asks transformers about a model; each once, in whatever order tests come."""
+    return functools.cache(lambda name: _answers(name, tmp_path_factory.mktemp("oracle"), packed))
+
+
+@pytest.fixture(params=MODELS)
+def oracle(request, ask) -> tuple[Path, dict]:
+    return ask(request.param)
+
+
+def _answers(name: str, out: Path, packed: dict) -> tuple[Path, dict]:
     """What transformers says of each segment on its own; rows of segments are packed only on our side."""
-    out = tmp_path_factory.mktemp("oracle")
     segments = []
     for row, start, stop in [(0, 0, 30), (0, 30, 48), (1, 0, 5), (1, 5, 32), (1, 32, 42)]:
         names = ("tokens", "targets", "weights")
-        segments.append({name: packed[f"{name}_BT"][row, start:stop].tolist() for name in names})
+        segments.append({key: packed[f"{key}_BT"][row, start:stop].tolist() for key in names})
     rng = np.random.default_rng(3)
     prompts = [[2, *rng.integers(4, 160, n - 1).tolist()] for n in (1, 9, 30)]
-    architecture, config, norm_mean = MODELS[request.param]
+    architecture, config, norm_mean = MODELS[name]
     spec = {
-        "name": request.param,
+        "name": name,
         "architecture": architecture,
         "config": SHAPE | config,
         "std": 0.25,
