@@ -6,6 +6,7 @@ Above each row: hardware, duration, what to expect. `tiny` was measured on 2 cor
 from enum import StrEnum
 
 from flows.configs import CorpusConfig, IngestConfig, InstructFlowConfig, PackFlowConfig, SynthFlowConfig
+from flows.gemma2 import gemma2_cpt, gemma2_sft
 from flows.sources import EN_PAGES, JA_PAGES, PYTHON_PAGES
 from flows.teachers import GEMMA3_270M, SMOLLM2
 from tasks.eval.config import EvalConfig
@@ -17,7 +18,7 @@ from tasks.release.config import ReleaseConfig
 from tasks.report.config import ReportConfig
 from tasks.synth.config import SynthConfig
 from tasks.teacher.config import gemma_terms_accepted
-from tasks.train.config import MeshShape, TrainConfig
+from tasks.train.config import TrainConfig
 
 # Gemma weights only after the user accepted Gemma's terms: without them the Japanese teacher and its rows are left out.
 GEMMA = gemma_terms_accepted()
@@ -225,33 +226,6 @@ PRETRAIN: dict[PretrainPreset, TrainConfig] = {
 }
 
 
-def _gemma2_cpt(size: str, peak_lr: float, chips: int) -> TrainConfig:
-    """Gemma-2-Llama-Swallow: 50,000 steps of 512 x 8,192 tokens; recipes.md 7.3 and 14. Data and base come by --set."""
-    return TrainConfig(
-        model=f"gemma2/{size}",
-        kind="next_token",
-        seq_len=8_192,
-        batch_tokens=512 * 8_192,
-        total_tokens=50_000 * 512 * 8_192,
-        peak_lr=peak_lr,
-        min_lr_fraction=0.1,
-        warmup_steps=1_000,
-        schedule="cosine",
-        beta2=0.95,
-        weight_decay=0.1,
-        clip_norm=1.0,
-        z_loss=1e-4,
-        dtype="bfloat16",
-        export_dtype="bfloat16",
-        streams=chips,
-        mesh=MeshShape(fsdp=chips),
-        accumulate=512 // chips,  # one row at a time: what a second one would take pays for not recomputing
-        remat="projections",
-        needs=f"tpu v6e-{chips}",
-        save_every_steps=250,
-    )
-
-
 CPT: dict[CptPreset, TrainConfig] = {
     # 2 cores, 2 to 4 minutes. On 1.4 M tokens Japanese bits per byte fell by 54 % to 1.13, English ones rose by 1 %.
     CptPreset.TINY: TrainConfig(
@@ -269,11 +243,11 @@ CPT: dict[CptPreset, TrainConfig] = {
         save_every_steps=100,
     ),
     # v6e-64. Published result after 209.7 B tokens: Japanese average 0.421, English 0.426.
-    CptPreset.B2: _gemma2_cpt("2b", 2.5e-5, 64),
+    CptPreset.B2: gemma2_cpt("2b", 2.5e-5, 64),
     # v6e-64. Published result: Japanese average 0.558, English 0.595.
-    CptPreset.B9: _gemma2_cpt("9b", 2.5e-5, 64),
+    CptPreset.B9: gemma2_cpt("9b", 2.5e-5, 64),
     # v6e-256. Published result: Japanese average 0.594, English 0.665.
-    CptPreset.B27: _gemma2_cpt("27b", 1.5e-5, 256),
+    CptPreset.B27: gemma2_cpt("27b", 1.5e-5, 256),
 }
 
 # ---------------------------------------------------------------------------------------------------------- instruct
@@ -325,33 +299,6 @@ INSTRUCT: dict[InstructPreset, InstructFlowConfig] = {
 }
 
 
-def _gemma2_sft(size: str, peak_lr: float, chips: int) -> TrainConfig:
-    """Batch 256 x 8,192, 2 epochs, warm-up 10 %, loss on the last answer; recipes.md 8.2 and 14."""
-    return TrainConfig(
-        model=f"gemma2/{size}",
-        kind="sft",
-        seq_len=8_192,
-        batch_tokens=256 * 8_192,
-        epochs=2,
-        peak_lr=peak_lr,
-        min_lr_fraction=0.1,
-        warmup_fraction=0.1,
-        schedule="cosine",
-        beta2=0.95,
-        weight_decay=0.1,
-        clip_norm=1.0,
-        loss_turns="last",
-        dtype="bfloat16",
-        export_dtype="bfloat16",
-        streams=chips,
-        mesh=MeshShape(fsdp=chips),
-        accumulate=256 // chips,  # one row at a time: what a second one would take pays for not recomputing
-        remat="projections",
-        needs=f"tpu v6e-{chips}",
-        save_every_steps=250,
-    )
-
-
 SFT: dict[SftPreset, TrainConfig] = {
     # 2 cores, half a minute.
     SftPreset.TINY: TrainConfig(
@@ -368,9 +315,9 @@ SFT: dict[SftPreset, TrainConfig] = {
         save_every_steps=25,
     ),
     # v6e-64 for 2B and 9B, v6e-256 for 27B. Rates: 2.5e-5 at 2B down to 1e-5 at 27B; 9B lies between.
-    SftPreset.B2: _gemma2_sft("2b", 2.5e-5, 64),
-    SftPreset.B9: _gemma2_sft("9b", 1.75e-5, 64),
-    SftPreset.B27: _gemma2_sft("27b", 1e-5, 256),
+    SftPreset.B2: gemma2_sft("2b", 2.5e-5, 64),
+    SftPreset.B9: gemma2_sft("9b", 1.75e-5, 64),
+    SftPreset.B27: gemma2_sft("27b", 1e-5, 256),
 }
 
 # -------------------------------------------------------------------------------------------------- eval and release

@@ -54,13 +54,13 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class Seconds:
-    """Where time goes. The first is goodput, all else badput."""
+    """Where time goes, by the causes of tasks/train/goodput.py. `step` is goodput, all else badput."""
 
     step: float = 0.0
-    save: float = 0.0
+    save_stall: float = 0.0
     start_up: float = 0.0
     restore: float = 0.0
-    lost_steps: float = 0.0
+    lost: float = 0.0
     waiting: float = 0.0
 
     def __add__(self, other: "Seconds") -> "Seconds":
@@ -186,7 +186,7 @@ def attempt(run: Run, at: int, every: int, until_s: float, notice_s: float) -> t
         clock_s, before, saved, ready_s = begun_s, saved, step, begun_s + run.save_s
     else:
         steps_s = (run.steps - at) * run.step_s
-        return run.steps, Seconds(step=steps_s, save=waited_s, start_up=run.start_s, restore=restore_s)
+        return run.steps, Seconds(step=steps_s, save_stall=waited_s, start_up=run.start_s, restore=restore_s)
     # With notice the step under way is finished and saved, if both fit.
     whole_s = max(finished_s, ready_s) + run.stall_s + run.save_s
     if whole_s <= until_s + notice_s:
@@ -195,4 +195,4 @@ def attempt(run: Run, at: int, every: int, until_s: float, notice_s: float) -> t
         kept = saved if ready_s <= until_s else before
     steps_s = (kept - at) * run.step_s
     lost_s = until_s - run.start_s - restore_s - waited_s - steps_s
-    return kept, Seconds(step=steps_s, save=waited_s, start_up=run.start_s, restore=restore_s, lost_steps=lost_s)
+    return kept, Seconds(step=steps_s, save_stall=waited_s, start_up=run.start_s, restore=restore_s, lost=lost_s)

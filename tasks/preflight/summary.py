@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from tasks.page.goodput import SHOWN
 from tasks.preflight.config import PreflightConfig
 from tasks.preflight.estimate import Estimate
 from tasks.preflight.interruptions import Outlook
@@ -82,10 +83,10 @@ def prospects(config: PreflightConfig, own: Estimate, outlook: Outlook | None) -
         return []
     run, mine, best, assumed = outlook.run, outlook.own, outlook.best, config.interruptions
     longer = mine.seconds.total / (own.cost.steps * run.step_s)
-    bad = {name: value for name, value in asdict(mine.seconds).items() if name != "step"}
-    lost = ", ".join(
-        f"{name.replace('_', ' ')} {value / mine.seconds.total:.1%}"
-        for name, value in sorted(bad.items(), key=lambda item: -item[1])
+    bad = {cause: seconds for cause, seconds in asdict(mine.seconds).items() if cause != "step"}
+    badput = ", ".join(
+        f"{SHOWN[cause][0]} {seconds / mine.seconds.total:.1%}"
+        for cause, seconds in sorted(bad.items(), key=lambda item: -item[1])
     )
     return [
         (
@@ -97,7 +98,7 @@ def prospects(config: PreflightConfig, own: Estimate, outlook: Outlook | None) -
             "a save",
             f"{run.stall_s:.2g} s of waiting, whole after {run.save_s:.3g} s; restored in {run.restore_s:.3g} s",
         ),
-        ("goodput", f"{mine.seconds.goodput:.1%} saving every {mine.save_every_steps:,} steps ({lost})"),
+        ("goodput", f"{mine.seconds.goodput:.1%} saving every {mine.save_every_steps:,} steps ({badput})"),
         ("best interval", f"{best.save_every_steps:,} steps: {best.seconds.goodput:.1%}"),
         (
             "run with them",

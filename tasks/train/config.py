@@ -174,8 +174,10 @@ class TrainConfig(StageConfig):
     preemption_file: str = operational_field("A file whose appearance is a notice; empty watches none.", default="")
     page_every_s: float = operational_field("Seconds between renewals of the live page.", default=10.0, gt=0)
     tensorboard: bool = operational_field("Write TensorBoard files too; needs the [tensorboard] extra.", default=False)
-    usd_per_chip_hour: float | None = operational_field("Price of a device; None counts no money.", default=None, ge=0)
-    watts_per_chip: float | None = operational_field("Power of a device; None counts no energy.", default=None, ge=0)
+    usd_per_device_hour: float | None = operational_field(
+        "Price of a device; None counts no money.", default=None, ge=0
+    )
+    watts_per_device: float | None = operational_field("Power of a device; None counts no energy.", default=None, ge=0)
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:

@@ -96,21 +96,21 @@ class Goodput:
     def total(self) -> float:
         return sum(self.seconds.values())
 
-    def facts(self, chips: int, usd_per_chip_hour: float | None, watts_per_chip: float | None) -> dict[str, Any]:
+    def facts(self, devices: int, usd_per_device_hour: float | None, watts_per_device: float | None) -> dict[str, Any]:
         """For the artifact: seconds by cause, goodput, and what it cost. A machine that is waited for costs nothing."""
-        hours = chips * (self.total - self.seconds["waiting"]) / 3600
+        hours = devices * (self.total - self.seconds["waiting"]) / 3600
         found: dict[str, Any] = {
             "goodput": round(self.seconds["step"] / self.total, 4) if self.total else 0.0,
             "total_seconds": round(self.total, 3),
             "seconds": {cause: round(seconds, 3) for cause, seconds in self.seconds.items()},
             "launches": self.launches,
             "ends": self.ends,
-            "chip_hours": round(hours, 4),
+            "device_hours": round(hours, 4),
         }
-        if usd_per_chip_hour is not None:
-            found["usd"] = round(hours * usd_per_chip_hour, 4)
-        if watts_per_chip is not None:
-            found["kwh"] = round(hours * watts_per_chip / 1000, 5)
+        if usd_per_device_hour is not None:
+            found["usd"] = round(hours * usd_per_device_hour, 4)
+        if watts_per_device is not None:
+            found["kwh"] = round(hours * watts_per_device / 1000, 5)
         return found
 
 

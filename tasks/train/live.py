@@ -97,7 +97,7 @@ class Live:
         lines = self._tail.lines
         config, sheet = self._spec.config, style()
         facts = account(read_marks(self._spec.goodput)).facts(
-            config.mesh.to_model().num_devices, config.usd_per_chip_hour, config.watts_per_chip
+            config.mesh.to_model().num_devices, config.usd_per_device_hour, config.watts_per_device
         )
         recent = lines[-RECENT:]
         step_s = statistics.median(line["seconds"] for line in recent) if recent else None

@@ -31,7 +31,7 @@ CHECKPOINT, HISTORY = "checkpoint", "metrics.jsonl"
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0  # between two tries, doubled each time
 
 
-class Stopped(Exception):  # noqa: N818 - no fault: the trainer ends
+class StoppedError(Exception):
     """`stop` was called while the store was being waited for."""
 
 
@@ -183,7 +183,7 @@ class Remote:
                     ) from error
                 log.warning("%s: %s; asked again in %.1f s", self.url, said, wait_s)
             if self._stopped.wait(wait_s):
-                raise Stopped
+                raise StoppedError
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
 

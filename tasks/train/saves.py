@@ -18,7 +18,7 @@ from model.checkpoint import Checkpoints
 from model.loop import TrainState
 from tasks.errors import HostFault
 from tasks.train.journal import Journal
-from tasks.train.remote import Remote, Stopped
+from tasks.train.remote import Remote, StoppedError
 from tasks.train.retention import best_steps, kept
 from tasks.train.run import RunSpec, free_space
 
@@ -143,7 +143,7 @@ class Saves:
                     return
             try:
                 self._finish(save)
-            except Stopped:
+            except StoppedError:
                 return
             except BaseException as error:  # raised again in the trainer's thread
                 self._fail(error)

@@ -28,7 +28,7 @@ def train(workspace: Workspace, config: TrainConfig, inputs: dict[str, Artifact]
                 unit.add_file(path.relative_to(spec.result).as_posix(), path)
             lines = [json.loads(line) for line in (spec.result / "metrics.jsonl").read_text().splitlines()]
             spent = account(read_marks(spec.goodput)).facts(
-                config.mesh.to_model().num_devices, config.usd_per_chip_hour, config.watts_per_chip
+                config.mesh.to_model().num_devices, config.usd_per_device_hour, config.watts_per_device
             )
             unit.note(
                 tokens=lines[-1]["tokens"],

@@ -51,7 +51,7 @@ def test_without_interruptions_only_steps_saves_and_one_start_are_paid():
     calm = Interruptions(mean_hours_between=1e9)
     found = expect(replace(RUN, save_s=30.0), calm, 500, draws=2)
     assert asdict(found.seconds) == {
-        "step": 50_000.0, "save": 10 * 5.0 + 30.0, "start_up": 200.0, "restore": 0.0, "lost_steps": 0.0, "waiting": 0.0
+        "step": 50_000.0, "save_stall": 10 * 5.0 + 30.0, "start_up": 200.0, "restore": 0.0, "lost": 0.0, "waiting": 0.0
     }  # fmt: skip
 
 
@@ -59,7 +59,7 @@ def test_a_save_slower_than_the_steps_between_two_is_waited_for():
     slow = replace(RUN, steps=100, stall_s=1.0, save_s=45.0)
     _, seconds = attempt(slow, 0, 2, math.inf, 0.0)
     # 49 pairs of steps of 20 s wait 25 s more for the save before; the last save is waited for.
-    assert seconds.save == pytest.approx(1.0 + 49 * (25.0 + 1.0) + 45.0)
+    assert seconds.save_stall == pytest.approx(1.0 + 49 * (25.0 + 1.0) + 45.0)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_a_fault_goes_back_to_the_newest_whole_save(until_s, kept):
 def test_with_notice_no_finished_step_is_lost_if_the_save_fits(notice_s, kept):
     found, seconds = attempt(replace(RUN, save_s=20.0), 0, 10, 200 + 33.0, notice_s)
     assert found == kept
-    assert seconds.lost_steps == pytest.approx(0.0 if kept else 33.0)
+    assert seconds.lost == pytest.approx(0.0 if kept else 33.0)
 
 
 @given(

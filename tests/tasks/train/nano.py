@@ -1,6 +1,7 @@
 """A model small enough to train in a test, and `python -m tests.tasks.train.nano RUN.json`, a trainer that knows it."""
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -55,6 +56,19 @@ def nano_config(**changes) -> TrainConfig:
 
 def nano_spec(run_dir: Path, data: Artifact, base: Artifact | None = None, **changes) -> RunSpec:
     return resolve(run_dir, nano_config(**changes), {"data": data} | ({"base": base} if base else {}))
+
+
+def never() -> bool:
+    """Nobody tells the trainer to stop."""
+    return False
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def steps_in(path: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in path.read_text().splitlines()]
 
 
 if __name__ == "__main__":

@@ -102,7 +102,8 @@ def test_where_and_how_fast_is_not_part_of_the_identity():
     there = config(
         mesh={"fsdp": 4}, accumulate=2, needs="tpu", save_every_steps=7, keep=1, allow_rollback=True, log_every=2,
         preempt_budget=1, fault_budget=0, remat="full", launcher="local", data="x", base="y", tokenizer="z",
-        grace_s=5, preemption_file="/x", page_every_s=1, tensorboard=True, usd_per_chip_hour=1.2, watts_per_chip=220,
+        grace_s=5, preemption_file="/x", page_every_s=1, tensorboard=True,
+        usd_per_device_hour=1.2, watts_per_device=220,
     )  # fmt: skip
     assert here.semantic() == there.semantic()
     for change in (

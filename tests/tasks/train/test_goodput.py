@@ -79,7 +79,7 @@ def test_money_and_energy_are_not_paid_for_machines_that_are_waited_for():
     facts = account(RUN).facts(4, 3.0, 500.0)
     assert facts["goodput"] == pytest.approx(20 / 126, abs=1e-4)
     hours = 4 * (126 - 60) / 3600
-    assert facts["chip_hours"] == pytest.approx(hours, abs=1e-4)
+    assert facts["device_hours"] == pytest.approx(hours, abs=1e-4)
     assert facts["usd"] == pytest.approx(hours * 3, abs=1e-4)
     assert facts["kwh"] == pytest.approx(hours * 0.5, abs=1e-4)
     assert not {"usd", "kwh"} & account(RUN).facts(4, None, None).keys(), "what is not known is not said"

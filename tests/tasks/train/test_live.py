@@ -34,7 +34,7 @@ def text(*lines: dict[str, Any]) -> str:
 
 @pytest.fixture
 def spec(tmp_path, text_pack):
-    made = nano_spec(tmp_path, text_pack, page_every_s=3600, usd_per_chip_hour=2.0)
+    made = nano_spec(tmp_path, text_pack, page_every_s=3600, usd_per_device_hour=2.0)
     made.write()
     return made
 

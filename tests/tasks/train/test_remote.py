@@ -10,8 +10,9 @@ import pytest
 from model.checkpoint import CheckpointError
 from tasks.errors import DataFault, HostFault
 from tasks.storage import LocalStorage, storage_for
-from tasks.train.remote import Remote, Stopped
+from tasks.train.remote import Remote, StoppedError
 from tests.tasks.fake_gcs import Bucket
+from tests.tasks.train.nano import files
 
 HISTORY = '{"step":7}\n'
 FILES = {"state/d/ab12": b"x" * 5000, "state/manifest.ocdbt": b"m" * 90, "record/metadata": b"{}", "empty": b""}
@@ -30,10 +31,6 @@ def write(directory: Path, files: dict[str, bytes]) -> Path:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         (directory / name).write_bytes(data)
     return directory
-
-
-def files(directory: Path) -> dict[str, bytes]:
-    return {p.relative_to(directory).as_posix(): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
 
 
 @pytest.fixture
@@ -176,7 +173,7 @@ def test_only_what_may_pass_by_itself_is_tried_again(tmp_path, error, is_transie
 def test_a_wait_for_the_store_ends_when_the_trainer_does(bucket, gcs, checkpoint):
     gcs.outage = 10**6
     threading.Timer(0.2, bucket.stop).start()
-    with pytest.raises(Stopped):
+    with pytest.raises(StoppedError):
         bucket.upload(7, checkpoint, HISTORY)
 
 

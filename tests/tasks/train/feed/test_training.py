@@ -8,11 +8,7 @@ import pytest
 from tasks.errors import HostFault, Preempted
 from tasks.train.feed.ledger import require_counted
 from tasks.train.trainer import train
-from tests.tasks.train.nano import nano_spec
-
-
-def files(spec) -> dict[str, bytes]:
-    return {str(path.relative_to(spec.result)): path.read_bytes() for path in spec.result.rglob("*") if path.is_file()}
+from tests.tasks.train.nano import files, nano_spec
 
 
 def run(run_dir, data, workers, steps, at=0, then=None):
@@ -38,7 +34,7 @@ def undisturbed(tmp_path_factory, text_pack):
 def test_the_number_of_workers_may_change_and_the_model_is_the_same(tmp_path, text_pack, undisturbed):
     with pytest.raises(Preempted, match="stopped at step 2"):
         run(tmp_path, text_pack, 3, 12, 2, lambda: True)
-    assert files(run(tmp_path, text_pack, 1, 12)) == files(undisturbed)
+    assert files(run(tmp_path, text_pack, 1, 12).result) == files(undisturbed.result)
     assert not psutil.Process().children(), "no worker is left"
 
 
@@ -52,7 +48,8 @@ def test_a_worker_may_be_killed_and_the_model_is_the_same(tmp_path, text_pack):
     steps = 120  # more than a pipe holds
     with pytest.raises(HostFault, match=r"feed worker 2 of 3 .* was killed by SIGKILL.*fewer feed_workers"):
         run(tmp_path / "killed", text_pack, 3, steps, 1, kill_a_worker)
-    assert files(run(tmp_path / "killed", text_pack, 2, steps)) == files(run(tmp_path / "whole", text_pack, 0, steps))
+    killed, whole = (run(tmp_path / name, text_pack, workers, steps) for name, workers in (("killed", 2), ("whole", 0)))
+    assert files(killed.result) == files(whole.result)
 
 
 def test_the_ledger_and_the_metrics_count_the_same_tokens(undisturbed):

@@ -23,7 +23,7 @@ from tasks.train.launcher import train_to_the_end
 from tasks.train.launchers import processes
 from tasks.train.launchers.processes import ProcessesLauncher
 from tasks.train.run import RunSpec
-from tests.tasks.train.nano import nano_spec
+from tests.tasks.train.nano import files, nano_spec
 
 NANO = ProcessesLauncher((sys.executable, "-m", "tests.tasks.train.nano"))
 STEPS = 24
@@ -38,10 +38,6 @@ def losses(spec: RunSpec) -> list[float]:
 def done(spec: RunSpec) -> int:
     """Steps in the journal."""
     return spec.metrics.read_text().count("\n") if spec.metrics.exists() else 0
-
-
-def files(spec: RunSpec) -> dict[str, bytes]:
-    return {str(p.relative_to(spec.result)): p.read_bytes() for p in spec.result.rglob("*") if p.is_file()}
 
 
 @pytest.fixture
@@ -76,7 +72,7 @@ def test_two_processes_of_two_devices_are_one_of_four(tmp_path, text_pack, chat_
     alone = nano_spec(tmp_path / "one", text_pack, **(TWO | {"hosts": 1}))
     assert NANO.run(alone, alone.write(), lambda: None) == 0, alone.log.read_text()[-3000:]
     assert losses(undisturbed) == pytest.approx(losses(alone), rel=ROUNDING)
-    assert sorted(files(undisturbed)) == sorted(files(alone))
+    assert sorted(files(undisturbed.result)) == sorted(files(alone.result))
     # From a base, with noise for every row.
     chat = {"kind": "sft", "neftune_alpha": 5.0, "seq_len": 32, "total_tokens": 128 * 6}
     tuned = [
@@ -113,7 +109,7 @@ def test_told_killed_and_resumed_the_result_is_that_of_the_undisturbed_run(tmp_p
     disturb = disturbing()
     launcher = _Following(lambda: next(disturb))
     assert train_to_the_end(spec, launcher, "x", STEPS) == 5
-    assert files(spec) == files(undisturbed)
+    assert files(spec.result) == files(undisturbed.result)
     assert lasting(spec.metrics) == lasting(undisturbed.metrics)
     for at, (before, newest) in enumerate(seen):
         lost = 0 if at in (0, 3) else 6  # none with a notice, at most those since the newest checkpoint without
@@ -156,7 +152,7 @@ def test_a_host_that_hangs_is_found_and_said_and_the_run_goes_on(tmp_path, text_
     assert "in _loop" in log, "where the one that waits is"
     assert [child.poll() for child in children] == [76, -signal.SIGKILL]
     assert launcher.run(spec, spec.write(), lambda: None) == 0
-    assert files(spec) == files(undisturbed)
+    assert files(spec.result) == files(undisturbed.result)
 
 
 @pytest.mark.slow
@@ -164,7 +160,7 @@ def test_a_checkpoint_that_one_host_cannot_read_stops_all_or_is_given_up_by_all(
     halves = TWO | {"mesh": {"fsdp": 4}}  # each host has half of the weights
     spec = nano_spec(tmp_path, text_pack, **halves)
     assert train_to_the_end(spec, NANO, "x", STEPS) == 1
-    before = files(spec)
+    before = files(spec.result)
     shutil.rmtree(spec.result)
     parts = (spec.checkpoints / str(STEPS)).glob("**/ocdbt.process_1/d/*")
     part = max(parts, key=lambda path: path.stat().st_size)
@@ -173,7 +169,7 @@ def test_a_checkpoint_that_one_host_cannot_read_stops_all_or_is_given_up_by_all(
         train_to_the_end(spec, NANO, "x", STEPS)
     allowed = nano_spec(tmp_path, text_pack, allow_rollback=True, **halves)
     assert train_to_the_end(allowed, NANO, "x", STEPS) == 2
-    assert files(allowed) == before
+    assert files(allowed.result) == before
     assert [line["lost"] for line in lines(spec.run_dir / "rollbacks.jsonl")] == [6]
 
 
@@ -183,7 +179,7 @@ def test_a_copy_elsewhere_brings_all_hosts_back(tmp_path, text_pack):
     copies = TWO | {"mesh": {"fsdp": 4}, "remote": str(tmp_path / "remote")}
     spec = nano_spec(tmp_path / "run", text_pack, **copies)
     assert train_to_the_end(spec, NANO, "x", STEPS) == 1
-    before = files(spec)
+    before = files(spec.result)
     remote = tmp_path / "remote" / spec.identity.digest()[:12]
     assert json.loads((remote / "NEWEST.json").read_text()) == {"step": STEPS}
     assert sorted(int(p.name) for p in remote.iterdir() if p.is_dir()) == [12, 18, 24]
@@ -192,11 +188,11 @@ def test_a_copy_elsewhere_brings_all_hosts_back(tmp_path, text_pack):
     part = max((spec.checkpoints / str(STEPS)).glob("**/ocdbt.process_1/d/*"), key=lambda path: path.stat().st_size)
     part.write_bytes(part.read_bytes()[:2000])
     assert train_to_the_end(spec, NANO, "x", STEPS) == 2
-    assert files(spec) == before
+    assert files(spec.result) == before
 
     shutil.rmtree(spec.run_dir)
     assert train_to_the_end(spec, NANO, "x", STEPS) == 1
-    assert files(spec) == before
+    assert files(spec.result) == before
     assert "fetched step 24" in spec.log.read_text()
     assert not (spec.run_dir / "rollbacks.jsonl").exists()
 
@@ -207,7 +203,7 @@ def test_a_copy_elsewhere_brings_all_hosts_back(tmp_path, text_pack):
         train_to_the_end(spec, NANO, "x", STEPS)
     allowed = nano_spec(tmp_path / "run", text_pack, **(copies | {"rollback_steps_budget": 6}))
     assert train_to_the_end(allowed, NANO, "x", STEPS) == 2
-    assert files(spec) == before
+    assert files(spec.result) == before
     assert [line["lost"] for line in lines(spec.run_dir / "rollbacks.jsonl")] == [6]
 
 
