@@ -45,9 +45,10 @@ def survives(saving, tmp_path: Path, kills: int) -> int:
     moment = random.Random(seed)
     run_dir, remote = tmp_path / "run", str(tmp_path / "remote")
     changes = {"remote": remote, "keep": 2, "keep_every_steps": 7}
-    promised, reached, half, elsewhere = 0, 0, 0, 0
+    promised, furthest, half, elsewhere = 0, 0, 0, 0
     for number in range(kills):
-        steps, seconds, delay_s = moment.randint(0, 5), moment.uniform(0, 0.1), moment.choice([0.0, 0.002, 0.02])
+        steps = moment.randint(0, 5) if number else 5  # some are saved at first, so that there is what to lose
+        seconds, delay_s = moment.uniform(0, 0.1), moment.choice([0.0, 0.002, 0.02])
         killed_after(saving, steps, seconds, run_dir=str(run_dir), remote=remote, delay_s=delay_s)
         copies = Remote(remote, 5)
         here = max(confirmed(TinyRun(run_dir, changes).spec), default=0)
@@ -61,8 +62,9 @@ def survives(saving, tmp_path: Path, kills: int) -> int:
         promised = copies.newest()
         reached = TinyRun(run_dir, changes).restore()  # compares the arrays with those of the step
         assert promised <= reached, f"seed {seed}: step {promised} was confirmed, {reached} was found"
-    assert reached > kills / 2, f"seed {seed}: hardly a step was made"
-    assert elsewhere or kills < 30
+        furthest = max(furthest, reached)
+    assert furthest, f"seed {seed}: not one step was saved"
+    assert kills < 30 or (furthest > kills / 2 and elsewhere), f"seed {seed}: hardly a step was made"
     return half
 
 

@@ -147,7 +147,6 @@ def break_newest(spec: RunSpec, how: str) -> None:
     largest.write_bytes(data)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Orbax drops futures of a failed read
 @pytest.mark.parametrize("how", ["gone", "truncated", "bit flipped"])
 def test_a_lost_newest_checkpoint_is_never_passed_over_in_silence(tmp_path, text_pack, undisturbed, how):
     spec = nano_spec(tmp_path, text_pack)
