@@ -1,7 +1,7 @@
 """Saves of both tiers: confirmed when whole everywhere and never before, in time or said, and found again."""
 
-import gc
 import fcntl
+import gc
 import json
 import os
 import random
