@@ -83,6 +83,8 @@ class Checkpoints:
     def restore(self, like: TrainState, step: int | None = None) -> Restored:
         """The checkpoint of `step` (the newest if None) on the devices that `like` names (see loop.abstract_state).
 
+        Frozen weights are no part of a checkpoint: those of `like` are given back.
+
         Raises:
             CheckpointError: there is none, or it is damaged: every array and the record are compared with digests.
             OtherModelError: it is whole, but of another model or optimizer, or of another version of this file.
@@ -202,7 +204,7 @@ def _listed(steps: list[int]) -> str:
 
 
 def _as_dict(state: TrainState) -> dict[str, Any]:
-    """Names of arrays in storage: our own, so that a new optax or flax does not rename them."""
+    """Names of arrays in storage: our own, so that a new optax or flax does not rename them; without frozen weights."""
     return {"step": state.step, "params": state.params, "opt_state": dict(_leaves(state.opt_state))}
 
 
@@ -216,7 +218,7 @@ def _as_state(like: TrainState, loaded: dict[str, Any]) -> TrainState:
     structure = jax.tree.structure(like.opt_state)
     names = [name for name, _ in _leaves(like.opt_state)]
     opt_state = jax.tree.unflatten(structure, [loaded["opt_state"][name] for name in names])
-    return TrainState(loaded["step"], loaded["params"], opt_state)
+    return TrainState(loaded["step"], loaded["params"], opt_state, like.frozen)
 
 
 def _digests(state: TrainState) -> dict[str, str]:

@@ -16,6 +16,10 @@ REMAT: dict[str, tuple[str, ...]] = {
 }
 
 
+# The weights that may have an adapter, and whether they read embed_dim (else they write it).
+LORA_TARGETS = {"query": True, "key": True, "value": True, "out": False, "gate": True, "up": True, "down": False}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
     """How the same mathematics is computed: changes speed and memory, and results only by rounding."""
@@ -105,6 +109,23 @@ class MoEConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank adapters beside frozen weights (`model/lora.py`)."""
+
+    rank: int
+    alpha: float
+    """Adapters are multiplied by alpha / rank."""
+    targets: tuple[str, ...] = tuple(LORA_TARGETS)
+    """Weights that have one."""
+
+    def __post_init__(self) -> None:
+        _at_least("rank", self.rank, 1)
+        _positive("alpha", self.alpha)
+        for name in self.targets or ("",):
+            _choice("targets", name, tuple(LORA_TARGETS))
+
+
+@dataclass(frozen=True, kw_only=True)
 class DecoderConfig:
     """The shape and the constants of one decoder; `model/families` holds the published ones."""
 
@@ -148,6 +169,8 @@ class DecoderConfig:
     """One table reads tokens and scores them; otherwise a second one scores."""
     moe: MoEConfig | None = None
     """Experts in place of each layer's MLP; None has one gated unit for all tokens."""
+    lora: LoraConfig | None = None
+    """Train adapters only; None trains every weight."""
     compute: ComputeConfig = field(default_factory=ComputeConfig)
 
     def __post_init__(self) -> None:
@@ -165,6 +188,11 @@ class DecoderConfig:
                 f"num_heads={self.num_heads} is not a multiple of num_kv_heads={self.num_kv_heads}: "
                 "every key/value head serves the same number of query heads. "
                 f"Use a divisor of {self.num_heads} for num_kv_heads."
+            )
+        if self.moe and self.lora and (experts := {"gate", "up", "down"} & set(self.lora.targets)):
+            raise ValueError(
+                f"lora.targets={self.lora.targets} names {', '.join(sorted(experts))} of a mixture of experts: experts "
+                "have no adapters. Use query, key, value and out."
             )
         if self.head_dim % 2:
             raise ValueError(

@@ -18,6 +18,7 @@ from model import cpu
 from model.attention import attend_heads, packed_attention
 from model.cache import Cache, Slots, claim, visible, write
 from model.config import REMAT, ComputeConfig, DecoderConfig, RopeScaling
+from model.lora import adapt, adapted
 from model.mlp import GATED, new_weight
 from model.moe import MoE, RouterSums
 from model.pipeline import through_stages
@@ -150,20 +151,21 @@ class Attention(nnx.Module):
         self.out = new_weight(rngs, (N * H, D), ("heads", "embed"), N * H)
         if cfg.qk_norms:
             self.query_norm, self.key_norm = RMSNorm(cfg, H, per_head=True), RMSNorm(cfg, H, per_head=True)
+        adapt(self, cfg.lora, rngs=rngs)
         self.cfg = cfg
 
     def __call__(self, x_BTD: jax.Array, rotation: Rotation, attend: Attend) -> tuple[jax.Array, Any]:
         compute, H = self.cfg.compute, self.cfg.head_dim
         x_BTD = enter_tensor(x_BTD)
-        q_BNTH = to_heads(x_BTD, self.query[...], H, compute)
-        k_BKTH = to_heads(x_BTD, self.key[...], H, compute)
-        v_BKTH = checkpoint_name(to_heads(x_BTD, self.value[...], H, compute), "value")
+        q_BNTH = to_heads(x_BTD, adapted(self, "query"), H, compute)
+        k_BKTH = to_heads(x_BTD, adapted(self, "key"), H, compute)
+        v_BKTH = checkpoint_name(to_heads(x_BTD, adapted(self, "value"), H, compute), "value")
         if self.cfg.qk_norms:
             q_BNTH, k_BKTH = self.query_norm(q_BNTH), self.key_norm(k_BKTH)
         q_BNTH = checkpoint_name(rotate(q_BNTH, rotation.times(self.cfg.query_scale)), "query")
         k_BKTH = checkpoint_name(rotate(k_BKTH, rotation), "key")
         mixed_BNTH, kept = attend(q_BNTH, k_BKTH, v_BKTH)
-        out_BTD = leave_tensor(from_heads(mixed_BNTH, self.out[...], compute))
+        out_BTD = leave_tensor(from_heads(mixed_BNTH, adapted(self, "out"), compute))
         return checkpoint_name(out_BTD, "attention_out"), kept
 
 
@@ -175,14 +177,15 @@ class MLP(nnx.Module):
         self.gate = new_weight(rngs, (F, D), ("mlp", "embed"), D)
         self.up = new_weight(rngs, (F, D), ("mlp", "embed"), D)
         self.down = new_weight(rngs, (F, D), ("mlp", "embed"), F)
+        adapt(self, cfg.lora, rngs=rngs)
         self.activation, self.compute = cfg.activation, cfg.compute
 
     def __call__(self, x_BTD: jax.Array) -> jax.Array:
         x_BTD = enter_tensor(x_BTD)
-        gate_BTF = to_rows(x_BTD, self.gate[...], self.compute)
-        up_BTF = to_rows(x_BTD, self.up[...], self.compute)
+        gate_BTF = to_rows(x_BTD, adapted(self, "gate"), self.compute)
+        up_BTF = to_rows(x_BTD, adapted(self, "up"), self.compute)
         gated = (cpu.GATED if self.compute.cpu_kernels else GATED)[self.activation]
-        down_BTD = from_rows(gated(gate_BTF, up_BTF), self.down[...], self.compute)
+        down_BTD = from_rows(gated(gate_BTF, up_BTF), adapted(self, "down"), self.compute)
         return checkpoint_name(leave_tensor(down_BTD), "mlp_out")
 
 
@@ -385,11 +388,11 @@ class Decoder(nnx.Module):
         return x, jax.tree.map(lambda *a: jnp.concatenate(a), *given)
 
     def _rematerialised(self, run: Callable[..., Any], in_loop: bool) -> Callable[..., Any]:
-        """A layer of which the backward pass keeps what the policy names; gathered weights it never keeps."""
+        """A layer of which the backward pass keeps what the policy names; weights put together it never keeps."""
         compute, policies = self.cfg.compute, jax.checkpoint_policies
         if compute.remat != "none":
             policy = policies.save_only_these_names(*REMAT[compute.remat])
-        elif parts("fsdp") > 1:
+        elif parts("fsdp") > 1 or self.cfg.lora:
             policy = policies.save_anything_except_these_names(GATHERED)
         else:
             return run

@@ -1,7 +1,7 @@
 """The hot path: what is carried from step to step, and the step."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,9 +13,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from model import cpu
 from model.compiler import compiler_options
-from model.config import MESH_AXES, DecoderConfig, OptimizerConfig
+from model.config import MESH_AXES, DecoderConfig, LoraConfig, OptimizerConfig
 from model.decoder import Decoder
 from model.guard import FINE, GuardState, keep_unless
+from model.lora import joined, trainable
 from model.losses import next_token_loss
 from model.optimizer import learning_rate, make_optimizer
 from model.sharding import TOKEN_AXES, batch_axes, sharding, spec, sum_over
@@ -25,11 +26,11 @@ Batch = Mapping[str, jax.Array]
 Metrics = dict[str, jax.Array]
 # loss(model, batch, z_loss=…) -> a sum over targets, and aux with at least loss_sum and weight_sum
 Loss = Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
-Gradients = Callable[[Params, Batch], tuple[Params, dict[str, jax.Array]]]
+Gradients = Callable[[Params, Params, Batch], tuple[Params, dict[str, jax.Array]]]
 TrainStep = Callable[["TrainState", Batch], tuple["TrainState", Metrics]]
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["step", "params", "opt_state"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["step", "params", "opt_state", "frozen"], meta_fields=[])
 @dataclass(frozen=True)
 class TrainState:
     """All that a step changes: a pytree of arrays."""
@@ -37,8 +38,15 @@ class TrainState:
     step: jax.Array
     """Optimizer steps done, int32; those that the guard left out are not."""
     params: Params
-    """Float32 master weights as nested dicts, the names of `Decoder`'s attributes."""
+    """Float32 master weights that are trained, as nested dicts, the names of `Decoder`'s attributes."""
     opt_state: Any
+    frozen: Params = field(default_factory=dict)
+    """Those that are not, beside adapters (`model/lora.py`); a checkpoint leaves them out."""
+
+    @property
+    def weights(self) -> Params:
+        """All of them, for `join_model`."""
+        return joined(self.params, self.frozen)
 
 
 def split_model(model: Decoder) -> tuple[nnx.GraphDef[Decoder], Params]:
@@ -62,16 +70,31 @@ def init_state(
     return make(jax.random.key(seed))
 
 
-def state_of_model(model: Decoder, optimizer: OptimizerConfig, *, mesh: Mesh | None = None) -> TrainState:
-    """A state at step 0 that trains these weights on. It takes their memory over: `model` is not to be used again."""
-    _, params = split_model(model)
+def state_of_model(
+    model: Decoder,
+    optimizer: OptimizerConfig,
+    *,
+    lora: LoraConfig | None = None,
+    seed: int = 0,
+    mesh: Mesh | None = None,
+) -> TrainState:
+    """A state at step 0 that trains these weights on. It takes their memory over: `model` is not to be used again.
+
+    With `lora` the weights are frozen and adapters, drawn by the seed, are trained; at first they add nothing.
+    """
+    _, weights = split_model(model)
+    cfg = replace(model.cfg, lora=lora)
     if mesh is None:
-        return jax.jit(partial(_fresh, optimizer=optimizer), donate_argnums=0)(params)
-    shardings = state_sharding(model.cfg, optimizer, mesh)
-    opt_state = jax.jit(make_optimizer(optimizer).init, out_shardings=shardings.opt_state)(
-        params := jax.device_put(params, shardings.params)
-    )
-    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), shardings.step), params, opt_state)
+        adapters = _random_adapters(cfg, jax.random.key(seed)) if lora else {}
+        return jax.jit(partial(_fresh, optimizer=optimizer), donate_argnums=0)(joined(adapters, weights))
+    shardings = state_sharding(cfg, optimizer, mesh)
+    if lora:
+        make = jax.jit(partial(_random_adapters, cfg), out_shardings=shardings.params)
+        params, frozen = make(jax.random.key(seed)), jax.device_put(weights, shardings.frozen)
+    else:
+        params, frozen = jax.device_put(weights, shardings.params), {}
+    opt_state = jax.jit(make_optimizer(optimizer).init, out_shardings=shardings.opt_state)(params)
+    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), shardings.step), params, opt_state, frozen)
 
 
 def abstract_params(cfg: DecoderConfig, *, mesh: Mesh | None = None) -> Params:
@@ -127,7 +150,8 @@ def param_sharding(cfg: DecoderConfig, mesh: Mesh) -> Params:
 def state_sharding(cfg: DecoderConfig, optimizer: OptimizerConfig, mesh: Mesh) -> TrainState:
     """Where each array of a state lies: moments with their weights, counters everywhere."""
     state = jax.eval_shape(lambda: _fresh(split_model(Decoder(cfg, rngs=nnx.Rngs(0)))[1], optimizer))
-    params, everywhere = param_sharding(cfg, mesh), NamedSharding(mesh, PartitionSpec())
+    params, frozen = trainable(param_sharding(cfg, mesh))
+    everywhere = NamedSharding(mesh, PartitionSpec())
     opt_state = optax.tree.map_params(
         make_optimizer(optimizer),
         lambda _, where: where,
@@ -135,7 +159,7 @@ def state_sharding(cfg: DecoderConfig, optimizer: OptimizerConfig, mesh: Mesh) -
         params,
         transform_non_params=lambda _: everywhere,
     )
-    return TrainState(everywhere, params, opt_state)  # pyright: ignore[reportArgumentType]
+    return TrainState(everywhere, params, opt_state, frozen)  # pyright: ignore[reportArgumentType]
 
 
 def make_train_step(
@@ -163,27 +187,27 @@ def make_train_step(
     transform = make_optimizer(optimizer)
     graph = nnx.graphdef(_abstract(cfg))
 
-    def sums(params: Params, part: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
-        return loss(nnx.merge(graph, params), part, z_loss=optimizer.z_loss)
+    def sums(params: Params, frozen: Params, part: Batch) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return loss(nnx.merge(graph, joined(params, frozen)), part, z_loss=optimizer.z_loss)
 
-    def gradients(params: Params, batch: Batch) -> tuple[Params, dict[str, jax.Array]]:
+    def gradients(params: Params, frozen: Params, batch: Batch) -> tuple[Params, dict[str, jax.Array]]:
         if accumulate == 1:
-            return jax.grad(sums, has_aux=True)(params, batch)
+            return jax.grad(sums, has_aux=True)(params, frozen, batch)
         parts = {name: _parts(array, accumulate) for name, array in batch.items()}
 
         def add(total: Any, part: Batch) -> tuple[Any, None]:
-            return jax.tree.map(jnp.add, total, jax.grad(sums, has_aux=True)(params, part)), None
+            return jax.tree.map(jnp.add, total, jax.grad(sums, has_aux=True)(params, frozen, part)), None
 
         first = {name: array[0] for name, array in parts.items()}
         zeros = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(jax.grad(sums, has_aux=True), params, first)
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(jax.grad(sums, has_aux=True), params, frozen, first)
         )
         return jax.lax.scan(add, zeros, parts)[0]
 
     over_all = gradients if mesh is None or mesh.size == 1 else _on_mesh(gradients, cfg, mesh)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        grads, aux = over_all(state.params, batch)
+        grads, aux = over_all(state.params, state.frozen, batch)
         # A batch without any target changes nothing rather than dividing by zero.
         weight_sum = jnp.maximum(aux["weight_sum"], 1e-8)
         grads = jax.tree.map(lambda g: g / weight_sum, grads)
@@ -210,7 +234,7 @@ def make_train_step(
             assert isinstance(opt_state, GuardState)
             metrics["verdict"] = opt_state.verdict
             done, params = keep_unless(opt_state.verdict == FINE, (done, params), (state.step, state.params))
-        return TrainState(done, params, opt_state), metrics  # pyright: ignore[reportArgumentType]
+        return TrainState(done, params, opt_state, state.frozen), metrics  # pyright: ignore[reportArgumentType]
 
     if mesh is None:
         return jax.jit(
@@ -227,26 +251,25 @@ def make_train_step(
 
 def _on_mesh(gradients: Gradients, cfg: DecoderConfig, mesh: Mesh) -> Gradients:
     """The same sums over all devices: each computes those of its own tokens, and what they share is added up."""
-    axes = param_axes(cfg)
-    specs = jax.tree.map(spec, axes, is_leaf=lambda x: isinstance(x, tuple))
+    specs, frozen_specs = trainable(jax.tree.map(spec, param_axes(cfg), is_leaf=lambda x: isinstance(x, tuple)))
 
-    def local(params: Params, batch: Batch) -> tuple[Params, dict[str, jax.Array]]:
-        grads, aux = gradients(params, batch)
+    def local(params: Params, frozen: Params, batch: Batch) -> tuple[Params, dict[str, jax.Array]]:
+        grads, aux = gradients(params, frozen, batch)
         # A weight of which devices with other tokens have copies; parts of one were added up as they were scattered.
         grads = jax.tree.map(lambda g, s: sum_over(g, *(a for a in TOKEN_AXES if a not in _names(s))), grads, specs)
         return grads, sum_over(aux, *TOKEN_AXES)
 
-    def on_mesh(params: Params, batch: Batch) -> tuple[Params, dict[str, jax.Array]]:
+    def on_mesh(params: Params, frozen: Params, batch: Batch) -> tuple[Params, dict[str, jax.Array]]:
         batch_specs = {name: spec(batch_axes(name)) for name in batch}
         run = jax.shard_map(
             local,
             mesh=mesh,
-            in_specs=(specs, batch_specs),
+            in_specs=(specs, frozen_specs, batch_specs),
             out_specs=(specs, PartitionSpec()),
             axis_names=set(MESH_AXES),
             check_vma=False,  # attention kernels do not say over which axes their results vary
         )
-        return run(params, batch)
+        return run(params, frozen, batch)
 
     return on_mesh
 
@@ -260,8 +283,14 @@ def _random_state(cfg: DecoderConfig, optimizer: OptimizerConfig, key: jax.Array
     return _fresh(split_model(Decoder(cfg, rngs=nnx.Rngs(key)))[1], optimizer)
 
 
-def _fresh(params: Params, optimizer: OptimizerConfig) -> TrainState:
-    return TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(optimizer).init(params))
+@partial(jax.jit, static_argnums=0)
+def _random_adapters(cfg: DecoderConfig, key: jax.Array) -> Params:
+    return trainable(split_model(Decoder(cfg, rngs=nnx.Rngs(key)))[1])[0]
+
+
+def _fresh(weights: Params, optimizer: OptimizerConfig) -> TrainState:
+    params, frozen = trainable(weights)
+    return TrainState(jnp.zeros((), jnp.int32), params, make_optimizer(optimizer).init(params), frozen)
 
 
 def _abstract(cfg: DecoderConfig) -> Decoder:

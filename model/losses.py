@@ -3,12 +3,13 @@
 A batch is a dict of arrays [B, T]: tokens_BT and targets_BT (the token that follows), positions_BT (restart at 0 in
 each segment), segments_BT (1, 2, … within a row; 0 is padding), weights_BT (float32; 0 leaves a target out).
 
-Shape letters in this file: B batch, T position, C positions of one chunk, D embed_dim, V vocab_size.
+Shape letters in this file: B batch, T position, C positions of one chunk, D embed_dim, V vocab_size, K words of a
+teacher.
 """
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,14 @@ from model.sharding import parts, place, sum_over
 BATCH_KEYS = ("tokens_BT", "targets_BT", "positions_BT", "segments_BT", "weights_BT")
 
 
+class Shares(NamedTuple):
+    """A distribution over a few words at each position, in place of one word that is right."""
+
+    ids_BTK: jax.Array
+    shares_BTK: jax.Array
+    """Float32; they sum to one."""
+
+
 def next_token_loss(
     model: Decoder,
     batch: Mapping[str, jax.Array],
@@ -31,6 +40,7 @@ def next_token_loss(
     z_loss: float = 0.0,
     neftune_alpha: float = 0.0,
     num_sources: int = 0,
+    teacher_weight: float = 0.0,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Sum over targets of weight x (cross entropy + z_loss x logsumexp^2), and the sums of its parts.
 
@@ -43,6 +53,10 @@ def next_token_loss(
 
     With num_sources S, batch["sources_BT"] says which of them each token is of, and aux has source_loss_sum and
     source_weight_sum [S]: the parts that each has in loss_sum and weight_sum.
+
+    With teacher_weight that part of every target is the distribution of a teacher, batch["teacher_ids_BTK"] with
+    batch["teacher_shares_BTK"] (which sum to one), and the rest the token of the text; the loss is the cross entropy
+    with that mixture (Gemma 2's distillation, arXiv 2408.00118, has weight 1). correct_sum stays that of the text.
     """
     noise_BTD = None
     if neftune_alpha:
@@ -51,12 +65,17 @@ def next_token_loss(
     hidden_BTD, router = model.with_router_sums(*inputs)
     targets_BT, weights_BT = rows_here((batch["targets_BT"], batch["weights_BT"]))
     sources_BT = rows_here(batch["sources_BT"]) if num_sources else None
+    soft = None
+    if teacher_weight:
+        taught = rows_here(Shares(batch["teacher_ids_BTK"], batch["teacher_shares_BTK"]))
+        soft = _mixed(taught, targets_BT, teacher_weight)
     loss, aux = cross_entropy(
         hidden_BTD,
         model.output_table,
         targets_BT,
         weights_BT.astype(jnp.float32),
         sources_BT,
+        soft,
         num_sources=num_sources,
         softcap=model.cfg.final_softcap,
         z_loss=z_loss,
@@ -86,6 +105,13 @@ def router_loss(
     return loss, {"router_balance_sum": balance, "router_z_sum": z}
 
 
+def _mixed(taught: Shares, targets_BT: jax.Array, weight: float) -> Shares:
+    ids_BTK, shares_BTK = taught
+    ids = jnp.concatenate([targets_BT[..., None], ids_BTK], axis=-1)
+    own_BT1 = jnp.full((*targets_BT.shape, 1), 1 - weight, jnp.float32)
+    return Shares(ids, jnp.concatenate([own_BT1, weight * shares_BTK.astype(jnp.float32)], axis=-1))
+
+
 def _neftune(noise_B1: jax.Array, shape: tuple[int, int], alpha: float) -> jax.Array:
     T, D = shape
     whole = T * parts("context")  # drawn for the whole row, of which this device has T positions
@@ -104,6 +130,7 @@ def cross_entropy(
     targets_BT: jax.Array,
     weights_BT: jax.Array,
     sources_BT: jax.Array | None = None,
+    soft: Shares | None = None,
     *,
     softcap: float | None,
     z_loss: float = 0.0,
@@ -114,18 +141,17 @@ def cross_entropy(
     """Weighted sum of the cross entropy of soft-capped logits hidden x table, at most chunk_tokens rows at a time.
 
     The gradient is computed with the loss, chunk by chunk: three matrix products in all, and no logits are kept. Where
-    devices share the table, `vocab_parallel` cuts the vocabulary instead of the tokens. aux: see `next_token_loss`.
+    devices share the table, `vocab_parallel` cuts the vocabulary instead of the tokens. With `soft` the entropy is that
+    with these distributions, and targets only say what counts as correct. aux: see `next_token_loss`.
     """
+    arrays = (hidden_BTD, targets_BT, weights_BT, soft)
     if parts("fsdp", "tensor") > 1:
-        flat = (x.reshape(-1, *x.shape[2:]) for x in (hidden_BTD, targets_BT, weights_BT))
-        hidden_MD, targets_M, weights_M = flat
-        found: Any = vocab_parallel.cross_entropy(
-            hidden_MD, table_VD, targets_M, weights_M, softcap, z_loss, chunk_tokens
-        )
+        hidden_MD, *rest = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), arrays)
+        found: Any = vocab_parallel.cross_entropy(hidden_MD, table_VD, *rest, softcap, z_loss, chunk_tokens)
         loss, aux = _result(found[:4])
         losses_BT = found[4]
     else:
-        found = _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens, cpu_kernels)
+        found = _cross_entropy(table_VD, arrays, softcap, z_loss, chunk_tokens, cpu_kernels)
         loss, aux, losses_BT = found
     if sources_BT is not None:
         is_of_SM = sources_BT.reshape(-1) == jnp.arange(num_sources)[:, None]
@@ -137,40 +163,43 @@ def cross_entropy(
     return loss, aux
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6, 7))
-def _cross_entropy(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens, cpu_kernels):
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
+def _cross_entropy(table_VD, arrays, softcap, z_loss, chunk_tokens, cpu_kernels):
     """The loss and aux, and the cross entropy of each token [B, T]; only the loss has a gradient."""
-    table = table_VD.astype(hidden_BTD.dtype)
+    table = table_VD.astype(arrays[0].dtype)
 
     def step(sums, chunk):
         new, _, losses_BC = _chunk_sums(chunk, table, softcap, z_loss)
         return jax.tree.map(jnp.add, sums, new), losses_BC
 
-    chunks = _chunks((hidden_BTD, targets_BT, weights_BT), chunk_tokens)
-    sums, losses = jax.lax.scan(step, _zeros(), chunks)
-    return *_result(sums), _together(losses, targets_BT.shape)
+    sums, losses = jax.lax.scan(step, _zeros(), _chunks(arrays, chunk_tokens))
+    return *_result(sums), _together(losses, arrays[1].shape)
 
 
-def _cross_entropy_fwd(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_loss, chunk_tokens, cpu_kernels):
-    table = table_VD.astype(hidden_BTD.dtype)
-    B, T, D = hidden_BTD.shape
+def _cross_entropy_fwd(table_VD, arrays, softcap, z_loss, chunk_tokens, cpu_kernels):
+    B, T, D = arrays[0].shape
+    table = table_VD.astype(arrays[0].dtype)
 
     def step(carry, chunk):
         sums, d_table = carry
-        hidden_BCD, targets_BC, weights_BC = chunk
+        hidden_BCD, targets_BC, weights_BC, soft = chunk
         new, (capped_BCV, slope_BCV, lse_BC), losses_BC = _chunk_sums(chunk, table, softcap, z_loss)
         probs_BCV = jnp.exp(capped_BCV - lse_BC[..., None])
         d_lse_BC = weights_BC * (1 + 2 * z_loss * lse_BC)
-        hit_BCV = jnp.arange(table.shape[0]) == targets_BC[..., None]
-        d_BCV = (probs_BCV * d_lse_BC[..., None] - jnp.where(hit_BCV, weights_BC[..., None], 0)) * slope_BCV
+        if soft is None:
+            hit_BCV = jnp.arange(table.shape[0]) == targets_BC[..., None]
+            wanted_BCV = jnp.where(hit_BCV, weights_BC[..., None], 0)
+        else:
+            wanted_BCV = weights_BC[..., None] * _spread(soft, table.shape[0])
+        d_BCV = (probs_BCV * d_lse_BC[..., None] - wanted_BCV) * slope_BCV
         d_BCV = d_BCV.astype(hidden_BCD.dtype)
         d_hidden_BCD = jnp.einsum("BCV,VD->BCD", d_BCV, table, preferred_element_type=jnp.float32)
         d_table += _table_gradient(hidden_BCD, d_BCV, cpu_kernels)
         return (jax.tree.map(jnp.add, sums, new), d_table), (d_hidden_BCD.astype(hidden_BCD.dtype), losses_BC)
 
-    chunks = _chunks((hidden_BTD, targets_BT, weights_BT), chunk_tokens)
     shape = table_VD.shape[::-1] if cpu_kernels else table_VD.shape
-    (sums, d_table), (d_hidden, losses) = jax.lax.scan(step, (_zeros(), jnp.zeros(shape, jnp.float32)), chunks)
+    start = (_zeros(), jnp.zeros(shape, jnp.float32))
+    (sums, d_table), (d_hidden, losses) = jax.lax.scan(step, start, _chunks(arrays, chunk_tokens))
     d_hidden_BTD = _together(d_hidden, (B, T, D))
     d_table_VD = cpu.transposed(d_table) if cpu_kernels else d_table
     return (*_result(sums), _together(losses, (B, T))), (d_hidden_BTD, d_table_VD.astype(table_VD.dtype))
@@ -179,10 +208,18 @@ def _cross_entropy_fwd(hidden_BTD, table_VD, targets_BT, weights_BT, softcap, z_
 def _cross_entropy_bwd(softcap, z_loss, chunk_tokens, cpu_kernels, residuals, cotangents):
     d_hidden_BTD, d_table_VD = residuals
     slope = cotangents[0]
-    return (d_hidden_BTD * slope).astype(d_hidden_BTD.dtype), d_table_VD * slope, None, None
+    return d_table_VD * slope, ((d_hidden_BTD * slope).astype(d_hidden_BTD.dtype), None, None, None)
 
 
 _cross_entropy.defvjp(_cross_entropy_fwd, _cross_entropy_bwd)
+
+
+def _spread(soft: Shares, V: int) -> jax.Array:
+    """Shares where their words are, float32 [..., V]; a word that is named twice has both."""
+    ids_MK, shares_MK = (x.reshape(-1, x.shape[-1]) for x in soft)
+    spread_MV = jnp.zeros((ids_MK.shape[0], V), jnp.float32)
+    spread_MV = spread_MV.at[jnp.arange(ids_MK.shape[0])[:, None], ids_MK].add(shares_MK)
+    return spread_MV.reshape(*soft.ids_BTK.shape[:-1], V)
 
 
 def token_log_probs(
@@ -230,19 +267,23 @@ def _logits(hidden_BCD: jax.Array, table_VD: jax.Array, softcap: float | None) -
 
 
 def _chunk_sums(chunk: Any, table_VD: jax.Array, softcap: float | None, z_loss: float) -> Any:
-    hidden_BCD, targets_BC, weights_BC = chunk
+    hidden_BCD, targets_BC, weights_BC, soft = chunk
     capped_BCV, slope_BCV = _logits(hidden_BCD, table_VD, softcap)
     max_BC = jnp.max(capped_BCV, axis=-1)
     shift_BC = jnp.zeros_like(max_BC) if softcap is not None and softcap <= cpu.LARGEST_UNSHIFTED else max_BC
     lse_BC = shift_BC + jnp.log(jnp.sum(jnp.exp(capped_BCV - shift_BC[..., None]), axis=-1))
     target_BC = jnp.take_along_axis(capped_BCV, targets_BC[..., None], axis=-1)[..., 0]
+    wanted_BC = target_BC
+    if soft is not None:
+        ids_BCK, shares_BCK = soft
+        wanted_BC = jnp.sum(shares_BCK * jnp.take_along_axis(capped_BCV, ids_BCK, axis=-1), axis=-1)
     sums = (
-        jnp.sum(weights_BC * (lse_BC - target_BC)),
+        jnp.sum(weights_BC * (lse_BC - wanted_BC)),
         jnp.sum(weights_BC * z_loss * jnp.square(lse_BC)),
         jnp.sum(weights_BC),
         jnp.sum(weights_BC * (target_BC >= max_BC)),
     )
-    return sums, (capped_BCV, slope_BCV, lse_BC), lse_BC - target_BC
+    return sums, (capped_BCV, slope_BCV, lse_BC), lse_BC - wanted_BC
 
 
 def _table_gradient(hidden_BCD: jax.Array, d_BCV: jax.Array, cpu_kernels: bool) -> jax.Array:
@@ -266,9 +307,9 @@ def _result(sums: Sequence[jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]
     return loss_sum + z_loss_sum, aux
 
 
-def _chunks(arrays: tuple[jax.Array, ...], chunk_tokens: int) -> tuple[jax.Array, ...]:
+def _chunks(arrays: Any, chunk_tokens: int) -> Any:
     """[B, T, …] -> [chunks, B, C, …], padded with zeros; cut along T, because the batch is cut over devices."""
-    B, T = arrays[0].shape[:2]
+    B, T = jax.tree.leaves(arrays)[0].shape[:2]
     C = min(T, max(1, chunk_tokens // B))
     chunks = -(-T // C)
 
@@ -276,7 +317,7 @@ def _chunks(arrays: tuple[jax.Array, ...], chunk_tokens: int) -> tuple[jax.Array
         x = jnp.pad(x, [(0, 0), (0, chunks * C - T)] + [(0, 0)] * (x.ndim - 2))
         return jnp.moveaxis(x.reshape(B, chunks, C, *x.shape[2:]), 1, 0)
 
-    return tuple(cut(x) for x in arrays)
+    return jax.tree.map(cut, arrays)
 
 
 def _together(chunks: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -31,6 +31,7 @@ RULES: dict[str, tuple[str, ...]] = {
     "kv_heads": ("tensor", "fsdp"),
     "mlp": ("tensor", "fsdp"),
     "router": (),
+    "rank": (),
     "embed": (),
     "norm": (),
 }
@@ -38,7 +39,7 @@ RULES: dict[str, tuple[str, ...]] = {
 TOKEN_AXES = ("data", "fsdp", "expert", "context", "stage")
 GATHERED = "gathered_weight"  # name of weights put together, which no remat policy keeps
 TILE = 16  # rows of a bfloat16 tile on TPU
-_LETTERS = {"B": "batch", "T": "length", "1": "one"}
+_LETTERS = {"B": "batch", "T": "length", "1": "one", "K": "one"}
 
 
 def make_mesh(cfg: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:

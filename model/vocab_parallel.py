@@ -31,49 +31,57 @@ def num_blocks(tokens: int, rows: int, chunk_tokens: int) -> int:
     return min(tiled or divisors, default=rows)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+@partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7))
 def cross_entropy(
     hidden_MD: jax.Array,
     table_RD: jax.Array,
     targets_M: jax.Array,
     weights_M: jax.Array,
+    soft: tuple[jax.Array, jax.Array] | None,
     softcap: float | None,
     z_loss: float,
     chunk_tokens: int,
 ) -> tuple[jax.Array, ...]:
     """Sums over the tokens here: cross entropy, z-loss, weights, and weights of targets that are the most likely; and
-    the cross entropy of each token [M], which has no gradient."""
-    return _forward(hidden_MD, table_RD, targets_M, weights_M, softcap, z_loss, chunk_tokens)[0]
+    the cross entropy of each token [M], which has no gradient.
+
+    `soft` has words and their shares [M, K], which sum to one and stand in place of the target in the cross entropy.
+    """
+    return _forward(hidden_MD, table_RD, targets_M, weights_M, soft, softcap, z_loss, chunk_tokens)[0]
 
 
-def _forward(hidden_MD, table_RD, targets_M, weights_M, softcap, z_loss, chunk_tokens):
+def _forward(hidden_MD, table_RD, targets_M, weights_M, soft, softcap, z_loss, chunk_tokens):
     blocks_BrD = _blocks(hidden_MD, table_RD, chunk_tokens)
 
     def step(sums, w_CD, number):
-        max_M, sum_M, target_M = sums
+        max_M, sum_M, target_M, wanted_M = sums
         capped_MC, _, hit_MC = _block_logits(hidden_MD, targets_M, w_CD, number, table_RD.shape[0], softcap)
         new_M = jnp.maximum(max_M, jnp.max(capped_MC, axis=-1))
         sum_M = sum_M * jnp.exp(max_M - new_M) + jnp.sum(jnp.exp(capped_MC - new_M[:, None]), axis=-1)
-        return (new_M, sum_M, target_M + jnp.sum(jnp.where(hit_MC, capped_MC, 0), axis=-1)), None
+        target_M += jnp.sum(jnp.where(hit_MC, capped_MC, 0), axis=-1)
+        if soft is not None:
+            wanted_M += jnp.sum(_spread(soft, w_CD.shape[0], number, table_RD.shape[0]) * capped_MC, axis=-1)
+        return (new_M, sum_M, target_M, wanted_M), None
 
     zeros_M = jnp.zeros(targets_M.shape, jnp.float32)
-    start = (zeros_M + NEGATIVE, zeros_M, zeros_M)
-    (own_M, sum_M, target_M), _ = _over_blocks(step, start, blocks_BrD, hidden_MD.dtype)
+    start = (zeros_M + NEGATIVE, zeros_M, zeros_M, zeros_M)
+    (own_M, sum_M, target_M, wanted_M), _ = _over_blocks(step, start, blocks_BrD, hidden_MD.dtype)
     max_M = max_over(own_M, "tensor")
-    sum_M, target_M = sum_over((sum_M * jnp.exp(own_M - max_M), target_M), "tensor")
+    sum_M, target_M, wanted_M = sum_over((sum_M * jnp.exp(own_M - max_M), target_M, wanted_M), "tensor")
     lse_M = max_M + jnp.log(sum_M)
+    wanted_M = target_M if soft is None else wanted_M
     sums = (
-        jnp.sum(weights_M * (lse_M - target_M)),
+        jnp.sum(weights_M * (lse_M - wanted_M)),
         jnp.sum(weights_M * z_loss * jnp.square(lse_M)),
         jnp.sum(weights_M),
         jnp.sum(weights_M * (target_M >= max_M)),
-        lse_M - target_M,
+        lse_M - wanted_M,
     )
-    return sums, (hidden_MD, table_RD, targets_M, weights_M, lse_M)
+    return sums, (hidden_MD, table_RD, targets_M, weights_M, soft, lse_M)
 
 
 def _backward(softcap, z_loss, chunk_tokens, kept, cotangents):
-    hidden_MD, table_RD, targets_M, weights_M, lse_M = kept
+    hidden_MD, table_RD, targets_M, weights_M, soft, lse_M = kept
     blocks_BrD = _blocks(hidden_MD, table_RD, chunk_tokens)
     d_loss, d_z, *_ = cotangents
     d_target_M = weights_M * d_loss
@@ -82,7 +90,11 @@ def _backward(softcap, z_loss, chunk_tokens, kept, cotangents):
     def step(d_hidden_MD, w_CD, number):
         capped_MC, slope, hit_MC = _block_logits(hidden_MD, targets_M, w_CD, number, table_RD.shape[0], softcap)
         probs_MC = jnp.exp(capped_MC - lse_M[:, None])
-        d_MC = (probs_MC * d_lse_M[:, None] - jnp.where(hit_MC, d_target_M[:, None], 0)) * slope
+        if soft is None:
+            wanted_MC = jnp.where(hit_MC, d_target_M[:, None], 0)
+        else:
+            wanted_MC = d_target_M[:, None] * _spread(soft, w_CD.shape[0], number, table_RD.shape[0])
+        d_MC = (probs_MC * d_lse_M[:, None] - wanted_MC) * slope
         d_MC = d_MC.astype(hidden_MD.dtype)
         d_hidden_MD += jnp.einsum("MC,CD->MD", d_MC, w_CD, preferred_element_type=jnp.float32)
         d_w_CD = jnp.einsum("MC,MD->CD", d_MC, hidden_MD, preferred_element_type=jnp.float32)
@@ -91,7 +103,7 @@ def _backward(softcap, z_loss, chunk_tokens, kept, cotangents):
     d_hidden_MD = jnp.zeros(hidden_MD.shape, jnp.float32)
     d_hidden_MD, d_blocks = _over_blocks(step, d_hidden_MD, blocks_BrD, hidden_MD.dtype)
     d_hidden_MD = sum_over(d_hidden_MD, "tensor").astype(hidden_MD.dtype)
-    return d_hidden_MD, d_blocks.reshape(-1, table_RD.shape[1])[: table_RD.shape[0]], None, None
+    return d_hidden_MD, d_blocks.reshape(-1, table_RD.shape[1])[: table_RD.shape[0]], None, None, None
 
 
 cross_entropy.defvjp(_forward, _backward)
@@ -137,6 +149,18 @@ def _block_logits(
         tanh_MC = jnp.tanh(logits_MC / softcap)
         logits_MC, slope = softcap * tanh_MC, 1 - jnp.square(tanh_MC)
     return jnp.where(row_C < R, logits_MC, NEGATIVE), slope, hit_MC
+
+
+def _spread(soft: tuple[jax.Array, jax.Array], C: int, number: jax.Array, R: int) -> jax.Array:
+    """Shares [M, C] where their words are in one block, the inverse of the columns of `_block_logits`."""
+    ids_MK, shares_MK = soft
+    r = C // parts("fsdp")
+    here_MK = ids_MK - place("tensor") * R * parts("fsdp")
+    row_MK = here_MK % R
+    is_here_MK = (here_MK >= 0) & (here_MK < R * parts("fsdp")) & (row_MK // r == number)
+    column_MK = jnp.where(is_here_MK, here_MK // R * r + row_MK % r, C)
+    spread_MC = jnp.zeros((ids_MK.shape[0], C), jnp.float32)
+    return spread_MC.at[jnp.arange(ids_MK.shape[0])[:, None], column_MK].add(shares_MK, mode="drop")
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))

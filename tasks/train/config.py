@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from model.config import ComputeConfig, MeshConfig, OptimizerConfig
+from model.config import ComputeConfig, LoraConfig, MeshConfig, OptimizerConfig
 from model.families import decoder_config
 from tasks.config import StageConfig, input_field, operational_field
 from tasks.errors import ConfigError
@@ -72,6 +72,15 @@ class TrainConfig(StageConfig):
         ge=0,
         lt=1,
         description="Of a running mean of the weights, per step, which is then what is kept; 0 is none.",
+    )
+    lora_rank: int = Field(
+        default=0, ge=0, description="Train adapters of this rank beside the frozen base; 0 trains every weight."
+    )
+    lora_alpha: float = Field(default=32.0, gt=0, description="Adapters are multiplied by lora_alpha / lora_rank.")
+    lora_targets: tuple[Literal["query", "key", "value", "out", "gate", "up", "down"], ...] = Field(
+        default=("query", "key", "value", "out", "gate", "up", "down"),
+        min_length=1,
+        description="Weights that have an adapter.",
     )
     skip_nonfinite: int = Field(
         default=0,
@@ -243,6 +252,11 @@ class TrainConfig(StageConfig):
                 f"neftune_alpha={self.neftune_alpha}, loss_turns={self.loss_turns!r} with kind='next_token': both are "
                 "about conversations. Use kind='sft', or leave them out."
             )
+        if self.lora_rank and not self.base:
+            raise ValueError(
+                f"lora_rank={self.lora_rank} without base: adapters learn beside a trained model, and beside random "
+                "weights there is nothing to adapt. Set base, or lora_rank to 0."
+            )
         if self.skip_spikes and not self.spike_factor:
             raise ValueError(
                 f"skip_spikes={self.skip_spikes} with spike_factor=0: nothing is ever a spike, so none would be left "
@@ -309,6 +323,13 @@ class TrainConfig(StageConfig):
             spike_factor=self.spike_factor,
             spike_window=self.spike_window,
         )
+
+    @property
+    def lora(self) -> LoraConfig | None:
+        """The adapters of the run."""
+        if not self.lora_rank:
+            return None
+        return LoraConfig(rank=self.lora_rank, alpha=self.lora_alpha, targets=self.lora_targets)
 
     def compute(self, platform: str) -> ComputeConfig:
         """How the run computes on devices of a platform (cpu, gpu, tpu)."""

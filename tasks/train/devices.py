@@ -86,4 +86,7 @@ def decoder_here(config: TrainConfig, tokenizer: TextTokenizer, base_dir: Path |
             f"the tokenizer has {tokenizer.vocab_size:,} ids, the base's table {cfg.vocab_size:,} rows: some ids "
             "would have no row. Use the base's own tokenizer."
         )
-    return cfg
+    try:
+        return replace(cfg, lora=config.lora)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error

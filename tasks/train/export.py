@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ import jax
 
 from model.config import DecoderConfig
 from model.convert import save_hf
-from model.loop import Params, join_model
+from model.loop import TrainState, join_model
+from model.lora import merged
+from model.peft import save_adapters
 from tasks.tokens import FILES, TextTokenizer
 from tasks.train.journal import lasting
 from tasks.train.run import RunSpec
@@ -17,8 +20,12 @@ from tasks.train.run import RunSpec
 TOKENIZER_FILES = (*FILES, "added_tokens.json", "vocab.json", "merges.txt")
 
 
-def export(spec: RunSpec, cfg: DecoderConfig, params: Params, tokenizer: TextTokenizer, ledger: dict[str, Any]) -> None:
+def export(
+    spec: RunSpec, cfg: DecoderConfig, state: TrainState, tokenizer: TextTokenizer, ledger: dict[str, Any]
+) -> None:
     """Write `result/`: model/, metrics.jsonl, token_ledger.json. It appears when all of it is there.
+
+    Adapters are added to the weights of model/; adapter/ has them alone, for peft.
 
     Of several trainers of a run all must call it; the first writes. The same state gives the same bytes:
     times are left out.
@@ -33,7 +40,11 @@ def export(spec: RunSpec, cfg: DecoderConfig, params: Params, tokenizer: TextTok
         "eos_token_id": tokenizer.eos_id,
         "pad_token_id": tokenizer.pad_id,
     }
-    save_hf(join_model(cfg, params), model_dir, dtype=spec.config.export_dtype, hf_config=marks)
+    weights = state.weights
+    if cfg.lora is not None:
+        save_adapters(state.params, cfg, partial / "adapter")
+        weights, cfg = merged(weights, cfg.lora), replace(cfg, lora=None)
+    save_hf(join_model(cfg, weights), model_dir, dtype=spec.config.export_dtype, hf_config=marks)
     if jax.process_index():
         return
     # A chat model ends its turn, a base model its document.

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,19 @@ import numpy as np
 
 from model.checkpoint import CheckpointError, Checkpoints
 from model.convert import load_hf
+from model.decoder import Decoder
 from model.flops import mfu
-from model.loop import Loss, Metrics, TrainState, TrainStep, abstract_state, init_state, make_train_step, state_of_model
+from model.loop import (
+    Loss,
+    Metrics,
+    TrainState,
+    TrainStep,
+    abstract_state,
+    init_state,
+    make_train_step,
+    split_model,
+    state_of_model,
+)
 from model.losses import next_token_loss
 from model.optimizer import trained_weights
 from model.sharding import put_batch
@@ -175,20 +186,19 @@ class _Trainer:
             finally:
                 feed.close()
                 self._journal.close()
-        weights = trained_weights(state.params, state.opt_state)
-        export(self._spec, self._cfg, weights, self._tokenizer, ledger)
+        params = trained_weights(state.params, state.opt_state)
+        export(self._spec, self._cfg, replace(state, params=params), self._tokenizer, ledger)
 
     def redo(self, checkpoint: int, last: int) -> Iterator[tuple[int, Row, dict[str, Any]]]:
         """See the function of that name."""
         feed, step_of = prefetched(self._batches, self._config.feed_workers), self._step()
         try:
             if checkpoint:
-                like = abstract_state(self._cfg, self._optimizer, mesh=self._mesh)
                 try:
-                    found = Checkpoints(self._spec.checkpoints).restore(like, checkpoint)
+                    found = Checkpoints(self._spec.checkpoints).restore(self._like(), checkpoint)
                 except CheckpointError as error:
                     raise DataFault(str(error)) from error
-                state = found.state
+                state = self._with_frozen(found.state)
                 feed.set_state(found.extra["feed"])
             else:
                 state = self._fresh()
@@ -296,20 +306,31 @@ class _Trainer:
     def _fresh(self) -> TrainState:
         if self._spec.base_dir is None:
             return init_state(self._cfg, self._optimizer, seed=self._config.seed, mesh=self._mesh)
+        lora, seed = self._cfg.lora, self._config.seed
+        return state_of_model(self._base(), self._optimizer, lora=lora, seed=seed, mesh=self._mesh)
+
+    def _base(self) -> Decoder:
+        assert self._spec.base_dir is not None
         try:
-            model = load_hf(self._spec.base_dir, self._cfg, mesh=self._mesh)
+            return load_hf(self._spec.base_dir, replace(self._cfg, lora=None), mesh=self._mesh)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-        return state_of_model(model, self._optimizer, mesh=self._mesh)
+
+    def _like(self) -> TrainState:
+        return abstract_state(self._cfg, self._optimizer, mesh=self._mesh)
+
+    def _with_frozen(self, restored: TrainState) -> TrainState:
+        """Frozen weights come from the base: they are in no checkpoint."""
+        return replace(restored, frozen=split_model(self._base())[1]) if restored.frozen else restored
 
     def _restore(self, resume: Resume) -> TrainState | None:
-        found = resume.restore(abstract_state(self._cfg, self._optimizer, mesh=self._mesh))
+        found = resume.restore(self._like())
         if found is None:
             return None
         extra = found.extra
         self._at = Position(found.step, extra["tokens"], extra["learned"], extra["feed"])
         log.info("resumed at step %s of %s", found.step, self._steps)
-        return found.state
+        return self._with_frozen(found.state)
 
     def _loss(self) -> Loss:
         return partial(next_token_loss, neftune_alpha=self._config.neftune_alpha, num_sources=len(self._sources))

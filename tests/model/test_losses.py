@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.losses import cross_entropy, packed_batch, token_log_probs
+from model.losses import Shares, cross_entropy, next_token_loss, packed_batch, token_log_probs
+from tests.model.random_decoders import random_model, small_config
 
 
 def plain(hidden, table, targets, weights, softcap, z_loss):
@@ -16,6 +17,23 @@ def plain(hidden, table, targets, weights, softcap, z_loss):
     lse = jax.nn.logsumexp(logits, axis=-1)
     nll = -jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1)[..., 0]
     return jnp.sum(weights * (nll + z_loss * lse**2))
+
+
+def plain_with_teacher(hidden, table, ids, shares, weights, softcap, z_loss):
+    """-sum over the whole vocabulary of P log Q, P written out."""
+    logits = jnp.einsum("btd,vd->btv", hidden, table)
+    if softcap is not None:
+        logits = softcap * jnp.tanh(logits / softcap)
+    taught = jnp.einsum("btk,btkv->btv", shares, jax.nn.one_hot(ids, table.shape[0]))
+    entropy = -jnp.sum(taught * jax.nn.log_softmax(logits), axis=-1)
+    return jnp.sum(weights * (entropy + z_loss * jax.nn.logsumexp(logits, axis=-1) ** 2))
+
+
+def a_teacher(B=2, T=13, K=4, V=50):
+    rng = np.random.default_rng(1)
+    ids = rng.integers(0, V, (B, T, K))
+    ids[0, 0] = 7  # the same word several times
+    return Shares(jnp.asarray(ids), jnp.asarray(rng.dirichlet(np.ones(K), (B, T)), jnp.float32))
 
 
 def inputs(B=2, T=13, D=8, V=50, seed=0):
@@ -55,6 +73,45 @@ def test_loss_and_gradients_equal_the_plain_ones(chunk_tokens, softcap, z_loss, 
     assert float(jax.jit(chunked)(hidden, table)) == pytest.approx(float(expected), rel=1e-5)
     for got, want in zip(grads, expected_grads, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("chunk_tokens", "softcap", "z_loss", "cpu_kernels"), [(6, 2.0, 1e-2, False), (26, None, 0.0, True)]
+)
+def test_with_a_teacher_loss_and_gradients_equal_the_plain_ones(chunk_tokens, softcap, z_loss, cpu_kernels):
+    (hidden, table, targets, weights), soft = inputs(), a_teacher()
+
+    def chunked(hidden, table):
+        options = {"softcap": softcap, "z_loss": z_loss, "chunk_tokens": chunk_tokens, "cpu_kernels": cpu_kernels}
+        return cross_entropy(hidden, table, targets, weights, None, soft, **options)[0]
+
+    def whole(hidden, table):
+        return plain_with_teacher(hidden, table, *soft, weights, softcap, z_loss)
+
+    value, grads = jax.jit(jax.value_and_grad(chunked, argnums=(0, 1)))(hidden, table)
+    expected, expected_grads = jax.jit(jax.value_and_grad(whole, argnums=(0, 1)))(hidden, table)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    assert float(jax.jit(chunked)(hidden, table)) == pytest.approx(float(expected), rel=1e-5)
+    for got, want in zip(grads, expected_grads, strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_is_mixed_with_the_text_by_its_weight(packed):
+    """Between the loss of the text and that of the teacher, in a straight line; what counts as correct stays."""
+    model, soft = random_model(small_config(num_layers=2)), a_teacher(*packed["tokens_BT"].shape, V=160)
+    batch = packed | {"teacher_ids_BTK": soft.ids_BTK, "teacher_shares_BTK": soft.shares_BTK}
+
+    @jax.jit
+    def losses(batch):
+        found = [next_token_loss(model, batch, teacher_weight=weight)[1] for weight in (0.0, 0.25, 1.0)]
+        return [aux["loss_sum"] for aux in found], [aux["correct_sum"] for aux in found]
+
+    (text, mixed, taught), correct = losses(batch)
+    assert float(mixed) == pytest.approx(0.75 * float(text) + 0.25 * float(taught), rel=1e-5)
+    assert abs(float(text) - float(taught)) > 1
+    assert len({float(c) for c in correct}) == 1
+    sure = {"teacher_ids_BTK": packed["targets_BT"][..., None], "teacher_shares_BTK": np.ones((2, 48, 1), np.float32)}
+    assert float(losses(packed | sure)[0][2]) == pytest.approx(float(text), rel=1e-6), "a teacher that is the text"
 
 
 def test_the_parts_of_the_loss_are_told_apart():

@@ -14,7 +14,7 @@ from model.checkpoint import Checkpoints
 from model.config import MESH_AXES, MeshConfig, OptimizerConfig
 from model.loop import abstract_state, param_axes, param_sharding
 from model.sharding import RULES, make_mesh, spec
-from tests.model.eight_devices import EXPERT_MESHES, EXPERT_SHAPE, MESHES, SHAPE
+from tests.model.eight_devices import ADAPTERS, EXPERT_MESHES, EXPERT_SHAPE, MESHES, RARELY, SHAPE
 from tests.model.random_decoders import small_config
 
 ROOT = Path(__file__).parents[2]
@@ -40,15 +40,29 @@ def eight_experts(tmp_path_factory):
     return run_with_eight(tmp_path_factory.mktemp("experts"), "experts")
 
 
-@pytest.mark.parametrize("mesh", [*list(MESHES)[1:], *list(EXPERT_MESHES)[1:]])
+@pytest.fixture(scope="module")
+def eight_rarely(tmp_path_factory):
+    return run_with_eight(tmp_path_factory.mktemp("rarely"), "rarely")
+
+
+@pytest.mark.parametrize(
+    "mesh",
+    [
+        pytest.param(mesh, marks=[pytest.mark.slow] if mesh in RARELY else [])
+        for mesh in (*MESHES, *EXPERT_MESHES, ADAPTERS)
+        if mesh not in ("one", "one, experts")
+    ],
+)
 def test_every_mesh_has_the_loss_curve_of_one_device(request, mesh):
     """Sums are made in another order, so float32 rounding is all that may differ."""
-    losses = request.getfixturevalue("eight" if mesh in MESHES else "eight_experts")["losses"]
-    np.testing.assert_allclose(losses[mesh], losses["one" if mesh in MESHES else "one, experts"], rtol=2e-5)
+    process = "eight_rarely" if mesh in RARELY else "eight_experts" if mesh in EXPERT_MESHES else "eight"
+    losses = request.getfixturevalue(process)["losses"]
+    one = "one, experts" if mesh in EXPERT_MESHES else "one, adapters" if mesh == ADAPTERS else "one"
+    np.testing.assert_allclose(losses[mesh], losses[one], rtol=2e-5)
 
 
 def test_experts_are_cut_and_written_as_they_were(eight_experts):
-    assert eight_experts["parts"] == 4
+    assert eight_experts["parts"] == 8
     again, whole = ((eight_experts["out"] / d / "model.safetensors").read_bytes() for d in ("again", "whole"))
     assert again == whole
 
@@ -57,13 +71,11 @@ def test_weights_and_moments_are_cut_as_the_mesh_says(eight):
     assert eight["devices"] == 8
     assert eight["parts"] == {
         "one": [1, 1],  # of a layer's weight, and of a moment of the embeddings
-        "fsdp=8": [8, 8],
         "data=2 fsdp=2 tensor=2": [4, 4],
         "fsdp=2 tensor=2 context=2": [4, 4],
-        "data=2 context=4": [1, 1],
         "fsdp=4 stage=2": [8, 4],
         "tensor=2 context=2 stage=2": [4, 2],
-        "fsdp=4 expert=2": [4, 4],
+        ADAPTERS: [4, 4],  # of an adapter's rows, and of the frozen weight
     }
 
 

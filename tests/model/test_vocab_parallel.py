@@ -30,7 +30,7 @@ def test_sums_and_gradients_are_those_of_all_logits_at_once(softcap, chunk_token
     weights = jnp.asarray(rng.choice([0.0, 0.5, 1.0], 24), jnp.float32)
 
     def ours(h, t):
-        *sums, losses = cross_entropy(h, t, targets, weights, softcap, 1e-2, chunk_tokens)
+        *sums, losses = cross_entropy(h, t, targets, weights, None, softcap, 1e-2, chunk_tokens)
         assert losses.shape == targets.shape
         return 3 * sums[0] + sums[1], sums
 
@@ -42,6 +42,28 @@ def test_sums_and_gradients_are_those_of_all_logits_at_once(softcap, chunk_token
     d_theirs, expected = jax.grad(theirs, argnums=(0, 1), has_aux=True)(hidden, table)
     np.testing.assert_allclose(sums, expected, rtol=1e-5)
     for a, b in zip(d_ours, d_theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 5, 24])
+def test_with_a_teacher_they_are_too(chunk_tokens):
+    rng = np.random.default_rng(0)
+    hidden = jnp.asarray(rng.normal(size=(24, 8)), jnp.float32)
+    table = jnp.asarray(rng.normal(size=(96, 8)), jnp.float32)
+    targets, weights = jnp.asarray(rng.integers(0, 96, 24)), jnp.asarray(rng.choice([0.0, 1.0], 24), jnp.float32)
+    soft = jnp.asarray(rng.integers(0, 96, (24, 3))), jnp.asarray(rng.dirichlet(np.ones(3), 24), jnp.float32)
+
+    def ours(h, t):
+        return cross_entropy(h, t, targets, weights, soft, 2.0, 1e-2, chunk_tokens)[0]
+
+    def theirs(h, t):
+        log_probs_MV = jax.nn.log_softmax(2.0 * jnp.tanh(h @ t.T / 2.0))
+        return -jnp.sum(weights[:, None] * soft[1] * jnp.take_along_axis(log_probs_MV, soft[0], axis=1))
+
+    value, grads = jax.value_and_grad(ours, argnums=(0, 1))(hidden, table)
+    expected, expected_grads = jax.value_and_grad(theirs, argnums=(0, 1))(hidden, table)
+    assert float(value) == pytest.approx(float(expected), rel=1e-5)
+    for a, b in zip(grads, expected_grads, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 

@@ -55,7 +55,8 @@ def nano_config(**changes) -> TrainConfig:
 
 
 def nano_spec(run_dir: Path, data: Artifact, base: Artifact | None = None, **changes) -> RunSpec:
-    return resolve(run_dir, nano_config(**changes), {"data": data} | ({"base": base} if base else {}))
+    inputs = {"data": data} | ({"base": base} if base else {})
+    return resolve(run_dir, nano_config(base="given" if base else "", **changes), inputs)
 
 
 def never() -> bool:

@@ -40,6 +40,8 @@ def config(**changes) -> TrainConfig:
         pytest.param({"neftune_alpha": 5}, "both are about conversations", id="noise on documents"),
         pytest.param({"peak_lr": 0}, "greater than 0", id="no learning rate"),
         pytest.param({"skip_spikes": 1}, "nothing is ever a spike", id="spikes that nobody looks for"),
+        pytest.param({"lora_rank": 8}, "lora_rank=8 without base", id="adapters beside nothing"),
+        pytest.param({"base": "a", "lora_targets": ()}, "lora_targets", id="no weight has an adapter"),
         pytest.param({"ema_decay": 1}, "less than 1", id="a mean that never moves"),
         pytest.param({"save_every_steps": 30, "keep_every_steps": 100}, "keep_every_steps=100.*Use 90", id="not saved"),
         pytest.param(

@@ -6,7 +6,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from model.checkpoint import Checkpoints
 from tasks.artifact import Artifact
@@ -291,6 +293,24 @@ def test_neftune_noise_is_resumed_exactly(tmp_path, chat_pack):
     train(broken, never)
     assert files(whole.result) == files(broken.result)
     assert lasting(whole.metrics) != lasting(quiet.metrics)
+
+
+def test_adapters_are_trained_beside_the_base_and_resumed_exactly(tmp_path, text_pack, undisturbed):
+    base = as_artifact(undisturbed, text_pack)
+    changes = {"lora_rank": 2, "total_tokens": 128 * 7, "ema_decay": 0.5}
+    whole = nano_spec(tmp_path / "whole", text_pack, base, **changes)
+    train(whole, never)
+    broken = nano_spec(tmp_path / "broken", text_pack, base, **changes)
+    calls = iter([False] * 4 + [True])
+    with pytest.raises(Preempted):
+        train(broken, lambda: next(calls))
+    train(broken, never)
+    assert files(whole.result) == files(broken.result)
+    result, before = files(whole.result), files(undisturbed.result)
+    assert {"adapter/adapter_config.json", "adapter/adapter_model.safetensors"} < result.keys()
+    weights, base_weights = (safetensors.numpy.load(r["model/model.safetensors"]) for r in (result, before))
+    changed = {name for name, array in weights.items() if not np.array_equal(array, base_weights[name])}
+    assert changed == {name for name in weights if name.endswith("_proj.weight")}
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path, text_pack, chat_pack, undisturbed, tokenizer_artifact):
