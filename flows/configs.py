@@ -9,7 +9,9 @@ from tasks.ingest.config import CleanConfig, DedupConfig, MirrorConfig
 from tasks.instruct.config import InstructConfig
 from tasks.pack.config import PackConfig, TokenizerConfig
 from tasks.synth.config import SynthConfig
+from tasks.teach.config import TeachConfig
 from tasks.teacher.config import TeacherConfig
+from tasks.train.config import TrainConfig
 
 
 class CorpusConfig(StageConfig):
@@ -55,3 +57,10 @@ class InstructFlowConfig(StageConfig):
 
     recipes: dict[str, InstructConfig] = Field(description="Output name -> prompts, answers and gates.")
     pack: PackConfig = Field(description="How the conversations become training records.")
+
+
+class DistillFlowConfig(StageConfig):
+    """A teacher asked about training records, and a student trained on its answers."""
+
+    teach: TeachConfig = Field(description="The teacher, and how much of what it expects is kept.")
+    train: TrainConfig = Field(description="The student's run, on the same records.")

@@ -5,7 +5,14 @@ Above each row: hardware, duration, what to expect. `tiny` was measured on 2 cor
 
 from enum import StrEnum
 
-from flows.configs import CorpusConfig, IngestConfig, InstructFlowConfig, PackFlowConfig, SynthFlowConfig
+from flows.configs import (
+    CorpusConfig,
+    DistillFlowConfig,
+    IngestConfig,
+    InstructFlowConfig,
+    PackFlowConfig,
+    SynthFlowConfig,
+)
 from flows.gemma2 import gemma2_cpt, gemma2_sft
 from flows.sources import EN_PAGES, JA_PAGES, PYTHON_PAGES
 from flows.teachers import GEMMA3_270M, SMOLLM2
@@ -17,6 +24,7 @@ from tasks.preflight.config import PreflightConfig
 from tasks.release.config import ReleaseConfig
 from tasks.report.config import ReportConfig
 from tasks.synth.config import SynthConfig
+from tasks.teach.config import TeachConfig
 from tasks.teacher.config import gemma_terms_accepted
 from tasks.train.config import TrainConfig
 
@@ -45,6 +53,10 @@ class CptPreset(StrEnum):
     B2 = "2b"
     B9 = "9b"
     B27 = "27b"
+
+
+class DistillPreset(StrEnum):
+    TINY = "tiny"
 
 
 class InstructPreset(StrEnum):
@@ -248,6 +260,14 @@ CPT: dict[CptPreset, TrainConfig] = {
     CptPreset.B9: gemma2_cpt("9b", 2.5e-5, 64),
     # v6e-256. Published result: Japanese average 0.594, English 0.665.
     CptPreset.B27: gemma2_cpt("27b", 1.5e-5, 256),
+}
+
+DISTILL: dict[DistillPreset, DistillFlowConfig] = {
+    # Not measured yet. The continued model teaches the base that it came from, so the two can be compared.
+    DistillPreset.TINY: DistillFlowConfig(
+        teach=TeachConfig(data="pack/tiny:cpt", model="cpt/tiny", words=16),
+        train=CPT[CptPreset.TINY].with_changes({"taught": ":taught"}),
+    ),
 }
 
 # ---------------------------------------------------------------------------------------------------------- instruct

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from flows import cpt, eval, factory, ingest, instruct, pack, preflight, pretrain, release, sft, synth
+from flows import cpt, distill, eval, factory, ingest, instruct, pack, preflight, pretrain, release, sft, synth
 from flows.graph import FlowSpec
 
 FLOWS: Mapping[str, FlowSpec] = {
@@ -11,6 +11,7 @@ FLOWS: Mapping[str, FlowSpec] = {
     "pack": pack.SPEC,
     "pretrain": pretrain.SPEC,
     "cpt": cpt.SPEC,
+    "distill": distill.SPEC,
     "instruct": instruct.SPEC,
     "sft": sft.SPEC,
     "eval": eval.SPEC,

@@ -1,4 +1,4 @@
-"""Text out of a decoder: greedy and sampled continuations, log-likelihoods, and nats of whole sequences.
+"""Text out of a decoder: continuations, log-likelihoods, nats of whole sequences, and the words it would put next.
 
 All in token ids: stop strings and the like belong to who has the tokenizer.
 
@@ -19,7 +19,7 @@ from flax import nnx
 
 from model.cache import Cache, empty_cache
 from model.decoder import Decoder
-from model.losses import token_log_probs
+from model.losses import token_log_probs, word_shares
 from model.sampling import GREEDY, Controls, Parts, Sampling, choose, stack
 
 SHORTEST = 32  # tokens; shapes are powers of two and their one-and-a-half folds from here on
@@ -153,6 +153,45 @@ def sequence_nats(
     return nats
 
 
+def next_words(
+    model: Decoder,
+    sequences: Sequence[Sequence[int]],
+    words: int,
+    *,
+    seeds: Sequence[int] | None = None,
+    window: int | None = None,
+    batch_size: int = 8,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """After each token of a sequence but the last, K words with their shares: int32 and float32 [tokens - 1, K].
+
+    Without seeds the most likely words with their probabilities; with a seed for each sequence K draws with share
+    1 / K (see `losses.word_shares`). Longer sequences are cut as by `sequence_nats`.
+    """
+    window = window or model.cfg.max_seq_len
+    pieces = [(i, at) for i, seq in enumerate(sequences) for at in range(0, len(seq) - 1, window)]
+    texts = [sequences[i][at : at + window + 1] for i, at in pieces]
+    graph, state = nnx.split(model)
+    found: list[Any] = [None] * len(pieces)
+    for rows in _groups([len(text) for text in texts], batch_size):
+        length = _rounded(max(len(texts[i]) for i in rows) - 1, model.cfg.max_seq_len)
+        count = _rows(len(rows), batch_size)
+        padded = _padded([texts[i] for i in rows], length + 1, count)
+        keys = None
+        if seeds is not None:
+            own = [(seeds[pieces[i][0]], pieces[i][1]) for i in rows]
+            keys = jnp.asarray(np.array(own + [(0, 0)] * (count - len(rows)), np.uint32))
+        ids, shares = (np.asarray(x) for x in _next_words(graph, state, jnp.asarray(padded), keys, words))
+        for row, i in enumerate(rows):
+            here = slice(0, len(texts[i]) - 1)
+            found[i] = ids[row, here], shares[row, here]
+    own_pieces: list[list[Any]] = [[] for _ in sequences]
+    for (i, _), one in zip(pieces, found, strict=True):
+        own_pieces[i].append(one)
+    empty = [(np.zeros((0, words), np.int32), np.zeros((0, words), np.float32))]
+    parts = [zip(*(one or empty), strict=True) for one in own_pieces]
+    return [(np.concatenate(ids), np.concatenate(shares)) for ids, shares in parts]
+
+
 def bits_per_byte(nats: float, num_bytes: int) -> float:
     """Bits that the model needs for one byte of UTF-8 text; comparable between tokenizers."""
     return nats / math.log(2) / num_bytes
@@ -183,6 +222,27 @@ def _token_scores(graph: Any, state: Any, padded: jax.Array) -> tuple[jax.Array,
         hidden_BTD,
         model.output_table,
         targets_BT,
+        softcap=model.cfg.final_softcap,
+        chunk_tokens=model.cfg.compute.loss_chunk_tokens,
+    )
+
+
+@partial(jax.jit, static_argnames=("graph", "words"))
+def _next_words(graph: Any, state: Any, padded: jax.Array, keys_B2: jax.Array | None, words: int) -> Any:
+    model = nnx.merge(graph, state)
+    inputs_BT = jnp.maximum(padded[:, :-1], 0)
+    positions_BT = jnp.broadcast_to(jnp.arange(inputs_BT.shape[1]), inputs_BT.shape)
+    hidden_BTD = model(inputs_BT, positions_BT, jnp.ones_like(inputs_BT))
+    points_BT = None
+    if keys_B2 is not None:
+        # By place in the text, so that neither padding nor neighbours change a draw.
+        own = jax.vmap(lambda key, at: jax.random.fold_in(jax.random.key(key[0]), key[1] + at), in_axes=(None, 0))
+        points_BT = jax.vmap(jax.vmap(jax.random.uniform))(jax.vmap(own)(keys_B2, positions_BT))
+    return word_shares(
+        hidden_BTD,
+        model.output_table,
+        words,
+        points_BT,
         softcap=model.cfg.final_softcap,
         chunk_tokens=model.cfg.compute.loss_chunk_tokens,
     )

@@ -244,6 +244,39 @@ def token_log_probs(
     return _together(log_probs, targets_BT.shape), _together(is_best, targets_BT.shape)
 
 
+def word_shares(
+    hidden_BTD: jax.Array,
+    table_VD: jax.Array,
+    words: int,
+    points_BT: jax.Array | None = None,
+    *,
+    softcap: float | None,
+    chunk_tokens: int = 2048,
+) -> Shares:
+    """A few words that follow each position, K of them; chunked, no gradient.
+
+    Without points the most likely ones with their probabilities, which sum to less than one. With points (uniform in
+    [0, 1), one a position) K draws from the whole distribution, each with share 1 / K: an estimate of it without bias.
+    The draws are systematic: they stand 1 / K apart, so that a word of probability p is drawn p K times, up to one.
+    """
+    table = table_VD.astype(hidden_BTD.dtype)
+
+    def step(_, chunk):
+        hidden_BCD, points_BC = chunk
+        probs_BCV = jax.nn.softmax(_logits(hidden_BCD, table, softcap)[0], axis=-1)
+        if points_BC is None:
+            shares_BCK, ids_BCK = jax.lax.top_k(probs_BCV, words)
+            return None, Shares(ids_BCK, shares_BCK)
+        below_BCV = jnp.cumsum(probs_BCV, axis=-1)
+        at_BCK = (points_BC[..., None] + jnp.arange(words)) / words * below_BCV[..., -1:]
+        find = jax.vmap(jax.vmap(lambda below, at: jnp.searchsorted(below, at, side="right")))
+        ids_BCK = jnp.minimum(find(below_BCV, at_BCK), table.shape[0] - 1).astype(jnp.int32)
+        return None, Shares(ids_BCK, jnp.full(ids_BCK.shape, 1 / words, jnp.float32))
+
+    _, found = jax.lax.scan(step, None, _chunks((hidden_BTD, points_BT), chunk_tokens))
+    return Shares(*(_together(x, (*hidden_BTD.shape[:2], words)) for x in found))
+
+
 def packed_batch(rows: np.ndarray) -> dict[str, np.ndarray]:
     """A batch of rows [B, T + 1] of one segment each: every token predicts the next, all with weight 1."""
     tokens, targets = rows[:, :-1], rows[:, 1:]

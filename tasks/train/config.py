@@ -37,6 +37,10 @@ class TrainConfig(StageConfig):
     data: str = input_field("Training records (a pack artifact).", default="")
     tokenizer: str = input_field("Tokenizer; empty takes the one that the records were counted with.", default="")
 
+    taught: str = input_field(
+        "What a teacher said of these records (a teach artifact); empty learns from the text alone.", default=""
+    )
+
     model: str = Field(description="family/size, for example gemma2/27b; see model/families.")
     kind: Literal["next_token", "sft"] = Field(
         description="next_token learns every token of documents; sft learns the answers of conversations."
@@ -66,6 +70,12 @@ class TrainConfig(StageConfig):
     )
     neftune_alpha: float = Field(
         default=0.0, ge=0, description="sft: noise on embeddings, alpha / sqrt(tokens x width); 0 is none, 5 is usual."
+    )
+    teacher_weight: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="With taught: the teacher's part of every target; the rest is the token of the text.",
     )
     ema_decay: float = Field(
         default=0.0,

@@ -1,14 +1,17 @@
 """Token lists to rows of fixed length: nothing lost, nothing doubled, nothing crossing from one text into another.
 
 A row has the five arrays of a batch without its first axis, see model/losses.py for their meaning, and sources_BT: the
-number of the source that each text came from. Positions restart at
-0 in every segment, and a target has weight 0 when it belongs to another text than the token before it.
+number of the source that each text came from. With a teacher a row also has its words and shares for each target
+(teacher_ids_BTK, teacher_shares_BTK). Positions restart at 0 in every segment, and a target has weight 0 when it
+belongs to another text than the token before it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from tasks.taught import Taught
 
 Row = dict[str, np.ndarray]
 
@@ -19,12 +22,14 @@ class Piece:
 
     ids: np.ndarray
     learn: np.ndarray
+    taught: Taught | None = None
 
 
-def text_row(pieces: Sequence[np.ndarray], sources: Sequence[int], seq_len: int) -> Row:
+def text_row(pieces: Sequence[np.ndarray], sources: Sequence[int], seq_len: int, taught: Sequence[Taught] = ()) -> Row:
     """A row from consecutive stretches of documents that hold seq_len + 1 tokens together.
 
-    The last token is only a target; it is the first token of the next row.
+    The last token is only a target; it is the first token of the next row. `taught` has for each stretch what the
+    teacher said of its tokens but the first.
     """
     flat = np.concatenate(pieces, dtype=np.int32)
     if len(flat) != seq_len + 1:
@@ -39,7 +44,7 @@ def text_row(pieces: Sequence[np.ndarray], sources: Sequence[int], seq_len: int)
         "segments_BT": segments[:-1],
         "weights_BT": (segments[1:] == segments[:-1]).astype(np.float32),
         "sources_BT": np.repeat(np.asarray(sources, np.int32), lengths)[:-1],
-    }
+    } | (_taught_row(taught, np.cumsum([0, *lengths[:-1]]), seq_len) if taught else {})
 
 
 def chat_row(pieces: Sequence[Piece], sources: Sequence[int], seq_len: int, pad_id: int) -> Row:
@@ -52,6 +57,9 @@ def chat_row(pieces: Sequence[Piece], sources: Sequence[int], seq_len: int, pad_
         "weights_BT": np.zeros(seq_len, np.float32),
         "sources_BT": np.zeros(seq_len, np.int32),
     }
+    starts = np.cumsum([0, *(len(piece.ids) - 1 for piece in pieces[:-1])])
+    if taught := [piece.taught for piece in pieces if piece.taught is not None]:
+        row |= _taught_row(taught, starts, seq_len)
     at = 0
     for number, (piece, source) in enumerate(zip(pieces, sources, strict=True), start=1):
         here = slice(at, at + len(piece.ids) - 1)
@@ -63,6 +71,16 @@ def chat_row(pieces: Sequence[Piece], sources: Sequence[int], seq_len: int, pad_
         row["weights_BT"][here] = piece.learn[1:]
         at += len(piece.ids) - 1
     return row
+
+
+def _taught_row(taught: Sequence[Taught], starts: Sequence[int] | np.ndarray, seq_len: int) -> Row:
+    """Words and shares [seq_len, K] of texts that begin at these places; nothing where no text has a next token."""
+    shape = (seq_len, taught[0][0].shape[1])
+    words, shares = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+    for (own_words, own_shares), start in zip(taught, starts, strict=True):
+        words[start : start + len(own_words)] = own_words
+        shares[start : start + len(own_words)] = own_shares
+    return {"teacher_ids_BTK": words, "teacher_shares_BTK": shares}
 
 
 def best_fit(widths: Sequence[int], capacity: int) -> list[list[int]]:

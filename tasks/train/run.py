@@ -30,6 +30,7 @@ class RunIdentity(BaseModel):
     data: str
     tokenizer: str
     base: str
+    taught: str = ""
 
     def differences(self, other: "RunIdentity") -> list[str]:
         """Readable `name: mine -> other's`, for every part that differs."""
@@ -42,7 +43,8 @@ class RunIdentity(BaseModel):
         return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
     def _flat(self) -> dict[str, Any]:
-        return {"data": self.data, "tokenizer": self.tokenizer, "base": self.base} | self.config
+        inputs = {"data": self.data, "tokenizer": self.tokenizer, "base": self.base, "taught": self.taught}
+        return inputs | self.config
 
 
 class InputFile(BaseModel):
@@ -69,6 +71,8 @@ class RunSpec(BaseModel):
     tokenizer_dir: Path
     base_dir: Path | None = None
     """A Hugging Face directory to start from."""
+    taught_dir: Path | None = None
+    """`data/` of the teach artifact."""
     files: tuple[InputFile, ...] = ()
     """Of data and tokenizer, for `check_files`."""
 

@@ -55,13 +55,15 @@ def resolve(run_dir: Path, config: TrainConfig, inputs: dict[str, Artifact]) -> 
             f"inputs {sorted(inputs)} have no data: a run needs records to train on. Set data to a pack artifact, for "
             "example pack/tiny:pretrain."
         )
-    data, base = inputs["data"], inputs.get("base")
+    data, base, taught = inputs["data"], inputs.get("base"), inputs.get("taught")
     tokenizer = inputs.get("tokenizer") or _tokenizer_of(data)
     if base is not None and not base.files("model/"):
         raise ConfigError(
             f"{base.url} has no model/: base is a model to start from. Give a train or teacher artifact, for example "
             "pretrain/tiny."
         )
+    if taught is not None:
+        _require_taught(taught, data)
     return RunSpec(
         config=config,
         identity=RunIdentity(
@@ -69,17 +71,29 @@ def resolve(run_dir: Path, config: TrainConfig, inputs: dict[str, Artifact]) -> 
             data=data.manifest.content_digest,
             tokenizer=tokenizer.manifest.content_digest,
             base=base.manifest.content_digest if base is not None else "",
+            taught=taught.manifest.content_digest if taught is not None else "",
         ),
         run_dir=run_dir,
         data_dir=data.local_dir(),
         tokenizer_dir=tokenizer.local_dir(),
         base_dir=base.local_dir("model/") if base is not None else None,
+        taught_dir=taught.local_dir() if taught is not None else None,
         files=(
             *_files(data, "mixture.json"),
             *(file.model_copy(update={"sha256": ""}) for file in _files(data, "records/")),
             *_files(tokenizer, ""),
+            *(file.model_copy(update={"sha256": ""}) for file in (_files(taught, "records/") if taught else ())),
         ),
     )
+
+
+def _require_taught(taught: Artifact, data: Artifact) -> None:
+    parent = taught.manifest.parents.get("data")
+    if parent is None or parent.content_digest != data.manifest.content_digest:
+        raise ConfigError(
+            f"{taught.url} is what a teacher said of {parent.url if parent else 'nothing we know'}, and data is "
+            f"{data.url}: its words belong to other records. Make the teach artifact from this data."
+        )
 
 
 def _files(artifact: Artifact, prefix: str) -> list[InputFile]:
@@ -101,6 +115,6 @@ TRAIN = Stage(
     name="train",
     version="1",
     run=train,
-    code=("tasks.train", "tasks.tokens", "tasks.turns", "model"),
+    code=("tasks.train", "tasks.taught", "tasks.tokens", "tasks.turns", "model"),
     expensive=True,
 )

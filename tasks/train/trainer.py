@@ -140,7 +140,7 @@ class _Trainer:
         self._should_stop, self._seconds_left, self._beat = should_stop, seconds_left, beat
         self._is_first = jax.process_index() == 0
         self._tokenizer = TextTokenizer(spec.tokenizer_dir, config.tokenizer_engine)
-        self._sources = open_sources(spec.data_dir, mixture, config.seed)
+        self._sources = open_sources(spec.data_dir, mixture, config.seed, spec.taught_dir)
         require_equal_ids(self._sources, self._tokenizer)
         self._steps = config.steps(mixture["total_tokens"])
         self._optimizer = config.optimizer(self._steps)
@@ -333,7 +333,12 @@ class _Trainer:
         return self._with_frozen(found.state)
 
     def _loss(self) -> Loss:
-        return partial(next_token_loss, neftune_alpha=self._config.neftune_alpha, num_sources=len(self._sources))
+        return partial(
+            next_token_loss,
+            neftune_alpha=self._config.neftune_alpha,
+            num_sources=len(self._sources),
+            teacher_weight=self._config.teacher_weight if self._spec.taught_dir else 0.0,
+        )
 
     def _on_device(self, batch: Row, step: int) -> dict[str, Any]:
         if self._config.neftune_alpha:

@@ -81,6 +81,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_deployments_runs_and_automations_live_in_postgres(postgres, server_factory):
     server = server_factory(NESTLING_DATABASE_URL=postgres.url)
     run_id = server.start("toy/tiny", {"changes": {"steps": 3, "pause": 0}})

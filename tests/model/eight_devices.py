@@ -44,8 +44,16 @@ EXPERT_MESHES = {
     "expert=2 context=2 stage=2": (MeshConfig(expert=2, context=2, stage=2), {}),
     "fsdp=4 tensor=2, experts": (MeshConfig(fsdp=4, tensor=2), {}),
 }
-# Each axis and each pair of neighbours is in a mesh that is left; these are for slow tests.
-RARELY = ("fsdp=8", "data=2 context=4", "fsdp=4 expert=2", "data=2 expert=4", "fsdp=4 tensor=2, experts")
+# Each axis is in a mesh that is left; these are for slow tests.
+RARELY = (
+    "fsdp=8",
+    "fsdp=2 tensor=2 context=2",
+    "data=2 context=4",
+    "fsdp=4 expert=2",
+    "data=2 expert=4",
+    "expert=2 context=2 stage=2",
+    "fsdp=4 tensor=2, experts",
+)
 EXPERT_SHAPE = {
     "family": "moe",
     "num_layers": 2,

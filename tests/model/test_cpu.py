@@ -48,7 +48,13 @@ def _attention(x_MD: jax.Array) -> jax.Array:
         pytest.param(_norms, 2048, True, id="norms"),
         pytest.param(_gates, 2048, True, id="gates"),
         pytest.param(_attention, cpu.LONGEST_KEPT + 256, True, id="attention over long rows"),
-        pytest.param(_attention, cpu.LONGEST_KEPT, False, id="attention over the longest row whose weights are kept"),
+        pytest.param(
+            _attention,
+            cpu.LONGEST_KEPT,
+            False,
+            id="attention over the longest row whose weights are kept",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_what_the_backward_pass_computes_again_is_not_kept(monkeypatch, layer, rows, saves):

@@ -124,6 +124,7 @@ def test_bfloat16_stays_near_float32(packed, way):
     assert cosine > 0.998
 
 
+@pytest.mark.slow
 def test_long_rows_use_the_chunks_of_the_cpu_attention():
     """Past ATTENTION_CHUNK queries there are several chunks, with keys that begin in the middle of the row."""
     rng = np.random.default_rng(0)

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from model.generate import Request, _complete, bits_per_byte, complete, generate, loglikelihood, sequence_nats
+from model.generate import (
+    Request,
+    _complete,
+    bits_per_byte,
+    complete,
+    generate,
+    loglikelihood,
+    next_words,
+    sequence_nats,
+)
 from model.sampling import Sampling, stack
 from tests.model.random_decoders import random_model, small_config
 
@@ -106,6 +115,7 @@ def test_a_repetition_penalty_counts_the_prompt_and_the_answer_and_no_padding(mo
         assert completion.tokens == tokens[len(prompt) :]
 
 
+@pytest.mark.slow
 def test_a_compiled_generation_needs_less_memory_with_windows():
     """Room for 2,048 tokens: what one local layer of the two does not keep, the program does not allocate."""
     wide = random_model(small_config(num_layers=2, max_seq_len=2048))
@@ -200,3 +210,28 @@ def test_empty_prompts_and_contexts_are_refused(model):
         generate(model, [[2], []], max_new_tokens=1)
     with pytest.raises(ValueError, match="Start contexts with <bos>"):
         loglikelihood(model, [[]], [[5]])
+
+
+def test_next_words_are_those_of_whole_passes_whatever_stands_beside(model, log_probs):
+    texts = [PROMPTS[1], PROMPTS[2], [2], PROMPTS[3]]
+    found = next_words(model, texts, 3)
+    for text, (ids, shares) in zip(texts, found, strict=True):
+        assert ids.shape == shares.shape == (len(text) - 1, 3)
+        if len(text) == 1:
+            continue
+        want = np.exp(log_probs(text)[:-1])
+        np.testing.assert_allclose(shares, -np.sort(-want, axis=1)[:, :3], rtol=1e-4)
+        np.testing.assert_allclose(np.take_along_axis(want, ids, 1), shares, rtol=1e-4)
+    seeds = [5, 6, 7, 8]
+    drawn = next_words(model, texts, 4, seeds=seeds)
+    alone = next_words(model, texts[:1], 4, seeds=seeds[:1], batch_size=1)
+    np.testing.assert_array_equal(drawn[0][0], alone[0][0])
+    assert not np.array_equal(drawn[0][0], next_words(model, texts[:1], 4, seeds=[6])[0][0])
+
+
+def test_next_words_of_a_text_longer_than_the_window_are_those_of_its_pieces(model):
+    text = [2, *range(40, 70)]
+    (ids, shares) = next_words(model, [text], 3, window=12)[0]
+    pieces = [next_words(model, [text[at : at + 13]], 3)[0] for at in (0, 12, 24)]
+    np.testing.assert_array_equal(ids, np.concatenate([piece[0] for piece in pieces]))
+    np.testing.assert_allclose(shares, np.concatenate([piece[1] for piece in pieces]), rtol=1e-5)

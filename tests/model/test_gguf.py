@@ -69,8 +69,14 @@ def written(name: str, folder: Path, **options: Any) -> tuple[Path, DecoderConfi
     return folder / "model.gguf", cfg, worth
 
 
-@pytest.mark.parametrize("kind", ["F32", "Q8_0"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        pytest.param(name, kind, marks=[pytest.mark.slow] if kind == "Q8_0" and name != "llama" else [])
+        for name in CONFIGS
+        for kind in ("F32", "Q8_0")
+    ],
+)
 def test_every_tensor_and_the_config_come_back(tmp_path, name, kind):
     path, cfg, worth = written(name, tmp_path, kind=gguf.GGMLQuantizationType[kind])
     model = load_gguf(path)
@@ -121,7 +127,7 @@ def test_only_the_largest_gemma_scales_queries_by_its_own_rule(tmp_path, name, l
 
 @pytest.mark.vllm
 @pytest.mark.skipif(not PYTHON.exists(), reason="torch and transformers live in .venv-vllm: make vllm")
-@pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3"])
+@pytest.mark.parametrize("name", ["llama", pytest.param("gemma2", marks=pytest.mark.slow), "gemma3"])
 def test_logits_equal_those_of_transformers_own_loading(tmp_path, name):
     path, _, _ = written(name, tmp_path, kind=gguf.GGMLQuantizationType.Q8_0)
     tokens = np.random.default_rng(0).integers(4, 160, 40)

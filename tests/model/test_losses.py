@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from model.losses import Shares, cross_entropy, next_token_loss, packed_batch, token_log_probs
+from model.losses import Shares, cross_entropy, next_token_loss, packed_batch, token_log_probs, word_shares
 from tests.model.random_decoders import random_model, small_config
 
 
@@ -163,6 +163,30 @@ def test_log_probs_of_tokens_equal_the_plain_ones():
     want = jnp.take_along_axis(jax.nn.log_softmax(logits), targets[..., None], -1)[..., 0]
     np.testing.assert_allclose(got, want, atol=1e-5)
     assert np.array_equal(is_best, jnp.argmax(logits, -1) == targets)
+
+
+def test_the_most_likely_words_have_their_probabilities():
+    hidden, table, *_ = inputs()
+    got = word_shares(hidden, table, 5, softcap=2.0, chunk_tokens=6)
+    probs = np.asarray(jax.nn.softmax(2.0 * jnp.tanh(jnp.einsum("btd,vd->btv", hidden, table) / 2.0)))
+    order = np.argsort(-probs, axis=-1)[..., :5]
+    np.testing.assert_array_equal(got.ids_BTK, order)
+    np.testing.assert_allclose(got.shares_BTK, np.take_along_axis(probs, order, -1), rtol=1e-5)
+
+
+def test_drawn_words_are_an_estimate_of_the_distribution_without_bias():
+    """Each word between the whole numbers next to p K times; over many points on average p K times."""
+    (hidden, table, *_), K = inputs(B=1, T=2), 8
+    probs = np.asarray(jax.nn.softmax(jnp.einsum("btd,vd->btv", hidden, table)))
+    draw = jax.jit(lambda points: word_shares(hidden, table, K, points, softcap=None))
+    total, rounds = np.zeros((1, 2, 50)), 400
+    for number in range(rounds):
+        got = draw(jnp.full((1, 2), (number + 0.5) / rounds))
+        assert np.all(np.asarray(got.shares_BTK) == 1 / K)
+        counts = np.stack([np.bincount(ids, minlength=50) for ids in np.asarray(got.ids_BTK)[0]])[None]
+        assert np.all(np.abs(counts - probs * K) < 1 + 1e-4)
+        total += counts
+    np.testing.assert_allclose(total / rounds, probs * K, atol=2 / rounds + 1e-4)
 
 
 def _temporary_bytes(function, T, V, D):

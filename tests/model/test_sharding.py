@@ -72,7 +72,6 @@ def test_weights_and_moments_are_cut_as_the_mesh_says(eight):
     assert eight["parts"] == {
         "one": [1, 1],  # of a layer's weight, and of a moment of the embeddings
         "data=2 fsdp=2 tensor=2": [4, 4],
-        "fsdp=2 tensor=2 context=2": [4, 4],
         "fsdp=4 stage=2": [8, 4],
         "tensor=2 context=2 stage=2": [4, 2],
         ADAPTERS: [4, 4],  # of an adapter's rows, and of the frozen weight

@@ -4,17 +4,23 @@ import gzip
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from flax import nnx
 
+from model.config import DecoderConfig
+from model.convert import save_hf
+from model.decoder import Decoder
 from tasks.artifact import Artifact, Stage, produce
 from tasks.config import StageConfig
 from tasks.pack.config import PackConfig, SourceShare, TokenizerConfig
 from tasks.pack.mixture import PACK
 from tasks.pack.tokenizer import TOKENIZER
 from tasks.records import CHAT, DOCUMENT, document_id, table
+from tasks.tokens import TextTokenizer
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 Rows = Sequence[Mapping[str, str]]
@@ -76,6 +82,22 @@ def make_tokenizer(store: Path, vocab_size: int = 400, texts: Sequence[str] = ()
     artifact = make_artifact(store, "tokenizer-text", {"train/00000.parquet": rows})
     config = TokenizerConfig(vocab_size=vocab_size, sample_bytes=10**7)
     return produce(str(store), TOKENIZER, "test", config, {"documents.0": artifact})
+
+
+def make_model(store: Path, tokenizer: Artifact, cfg: DecoderConfig, seed: int = 0) -> Artifact:
+    """A model artifact of random weights, with this tokenizer."""
+    cfg = replace(cfg, vocab_size=TextTokenizer(tokenizer.local_dir()).vocab_size)
+
+    def run(workspace, config, inputs):
+        if workspace.unit_record("all") is None:
+            directory = workspace.scratch / "model"
+            save_hf(Decoder(cfg, rngs=nnx.Rngs(seed)), directory, dtype="float32")
+            with workspace.unit("all") as unit:
+                for path in (*directory.iterdir(), *tokenizer.local_dir().iterdir()):
+                    unit.add_file(f"model/{path.name}", path)
+
+    stage = Stage("train", "1", run, ("tasks.records",))
+    return produce(str(store), stage, "random", Content(digest=repr((cfg, seed))), {"tokenizer": tokenizer})
 
 
 def make_pack(store: Path, tokenizer: Artifact, sources: Mapping[str, Rows], **changes) -> Artifact:

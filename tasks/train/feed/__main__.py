@@ -28,7 +28,7 @@ def main() -> None:
     try:
         order = json.load(sys.stdin)
         cfg = FeedConfig(**order["cfg"])
-        sources = [Source(**source | {"files": tuple(source["files"])}) for source in order["sources"]]
+        sources = [_source(said) for said in order["sources"]]
         tokenizer = TextTokenizer(Path(order["tokenizer"]["path"]), order["tokenizer"]["engine"])
         streams = open_streams(sources, tokenizer, cfg, order["streams"])
         for stream, state in zip(streams, order["states"], strict=True):
@@ -41,6 +41,11 @@ def main() -> None:
     except Exception as error:
         traceback.print_exc()
         write_frame(pipe, _fault(error), {})
+
+
+def _source(said: dict[str, Any]) -> Source:
+    said["files"], said["taught"] = tuple(said["files"]), tuple(said["taught"])
+    return Source(**said)
 
 
 def _fault(error: Exception) -> dict[str, Any]:

@@ -9,10 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xxhash
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
 from tasks.errors import ConfigError, DataFault
+from tasks.taught import Taught, unpack_taught
 from tasks.tokens import TextTokenizer
 
 CHECKED_RECORDS = 64  # of each source, on which another tokenizer engine must agree
@@ -27,10 +29,16 @@ class Source:
     records: int
     files: tuple[str, ...]
     seed: int
+    taught: tuple[str, ...] = ()
+    """For each file what a teacher said of its records, in their order; empty without a teacher."""
 
     @cached_property
     def _reader(self) -> ArrayRecordDataSource:
         return ArrayRecordDataSource(list(self.files))
+
+    @cached_property
+    def _taught_reader(self) -> ArrayRecordDataSource:
+        return ArrayRecordDataSource(list(self.taught))
 
     def check(self) -> None:
         """Compare what is on disk with what the mixture says.
@@ -40,8 +48,14 @@ class Source:
         """
         try:
             found = len(self._reader)  # pyright: ignore[reportArgumentType]
+            taught = len(self._taught_reader) if self.taught else found  # pyright: ignore[reportArgumentType]
         except Exception as error:  # Riegeli says what is wrong in many types
             raise self._unreadable("its files", error) from error
+        if taught != found:
+            raise DataFault(
+                f"source {self.name} has {found:,} records, the teacher spoke about {taught:,}: its words belong to "
+                "other records. Make the teach artifact from this pack artifact."
+            )
         if found != self.records:
             raise DataFault(
                 f"source {self.name} has {found:,} records in {len(self.files)} files, mixture.json says "
@@ -65,6 +79,19 @@ class Source:
         except Exception as error:
             raise self._unreadable(f"record {record:,}", error) from error
 
+    def teach(self, index: int, ids: np.ndarray) -> Taught:
+        """What the teacher said of the record at an index of the global order, whose tokens are these.
+
+        Raises:
+            DataFault: it cannot be read, or is about other tokens.
+        """
+        record = self.place(index)[1]
+        try:
+            said = self._taught_reader[record]
+        except Exception as error:
+            raise self._unreadable(f"the teacher's record {record:,}", error) from error
+        return unpack_taught(said, ids, f"source {self.name}, record {record:,}")
+
     def _unreadable(self, what: str, error: Exception) -> DataFault:
         return DataFault(
             f"source {self.name}: {what} cannot be read ({type(error).__name__}: {str(error)[:300]}). A run reads what "
@@ -73,10 +100,14 @@ class Source:
         )
 
 
-def open_sources(pack: Path, mixture: Mapping[str, Any], seed: int) -> tuple[Source, ...]:
-    """The sources of a pack artifact, checked."""
+def open_sources(pack: Path, mixture: Mapping[str, Any], seed: int, taught: Path | None = None) -> tuple[Source, ...]:
+    """The sources of a pack artifact, checked, with what a teacher said of them (data/ of a teach artifact)."""
+
+    def files(root: Path, source: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(str(root / file) for file in source["files"])
+
     sources = tuple(
-        Source(s["name"], s["weight"], s["records"], tuple(str(pack / file) for file in s["files"]), seed)
+        Source(s["name"], s["weight"], s["records"], files(pack, s), seed, files(taught, s) if taught else ())
         for s in mixture["sources"]
     )
     for source in sources:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from tasks.errors import DataFault
+from tasks.taught import Taught
 from tasks.tokens import TextTokenizer
 from tasks.train.feed.sources import Source, derived_seed, permuted
 from tasks.train.packing import Piece, Row, best_fit, chat_row, text_row
@@ -44,13 +45,13 @@ class _Draw:
         """Place in a source's global order of the stream's draw-th document."""
         return self._stream + draw * self._streams
 
-    def take(self, number: int) -> dict[str, Any]:
-        record = self.read(number, self.draws[number])
-        self.draws[number] += 1
-        return record
-
     def read(self, number: int, draw: int) -> dict[str, Any]:
         return self._sources[number].read(self.index(draw))
+
+    def taught(self, number: int, draw: int, ids: np.ndarray) -> Taught | None:
+        """What a teacher said of a document, if there is one."""
+        source = self._sources[number]
+        return source.teach(self.index(draw), ids) if source.taught else None
 
     def get_state(self) -> State:
         return {"draws": list(self.draws), "tokens": list(self.tokens)}
@@ -85,31 +86,43 @@ class TextStream:
         self._given = _Given(len(sources))
         self._open: tuple[int, int] | None = None  # source and offset within its newest document
         self._ids = np.empty(0, np.int32)
+        self._taught: Taught | None = None
 
     def next_row(self) -> Row:
         if self._open is None:
             self._next_document()
         pieces: list[np.ndarray] = []
         sources: list[int] = []
+        taught: list[Taught] = []
         needed = self._cfg.seq_len + 1
         while True:
             number, offset = self._open or (0, 0)
             piece = self._ids[offset : offset + needed]
             pieces.append(piece)
             sources.append(number)
+            if self._taught is not None:
+                here = slice(offset, offset + len(piece) - 1)
+                taught.append((self._taught[0][here], self._taught[1][here]))
             needed -= len(piece)
             # The last token of the row is only a target: it is read again, as the first input of the next row.
             self._given.add(number, inputs=len(piece) - (needed == 0), learned=len(piece) - 1)
             if not needed:
                 self._open = number, offset + len(piece) - 1
-                return text_row(pieces, sources, self._cfg.seq_len)
+                return text_row(pieces, sources, self._cfg.seq_len, taught)
             self._next_document()
 
     def _next_document(self) -> None:
         number = self._draw.next_source()
-        self._ids = self._tokenizer.document(self._draw.take(number)["text"])
+        self._draw.draws[number] += 1
+        self._read_document(number)
         self._draw.tokens[number] += len(self._ids)
         self._open = number, 0
+
+    def _read_document(self, number: int) -> None:
+        """The newest document of a source."""
+        draw = self._draw.draws[number] - 1
+        self._ids = self._tokenizer.document(self._draw.read(number, draw)["text"])
+        self._taught = self._draw.taught(number, draw, self._ids)
 
     def get_state(self) -> State:
         open_ = None if self._open is None else list(self._open)
@@ -122,7 +135,7 @@ class TextStream:
         if state["open"] is not None:
             number, offset = state["open"]
             self._open = number, offset
-            self._ids = self._tokenizer.document(self._draw.read(number, self._draw.draws[number] - 1)["text"])
+            self._read_document(number)
 
     @property
     def tokens(self) -> list[int]:
@@ -184,18 +197,22 @@ class ChatStream:
         self._pieces, self._drawn, self._at = [], [], 0
         for _ in range(WINDOW):
             number = self._draw.next_source()
-            ids, turns = map(np.asarray, self._tokenizer.chat(self._draw.take(number)["messages"]))
+            draw = self._draw.draws[number]
+            self._draw.draws[number] += 1
+            ids, turns = map(np.asarray, self._tokenizer.chat(self._draw.read(number, draw)["messages"]))
+            taught = self._draw.taught(number, draw, ids)
             self._draw.tokens[number] += len(ids)
             last = turns.max()
             learn = turns > 0 if self._cfg.loss_turns == "all" else (turns == last) & (last > 0)
             if len(ids) > self._cfg.seq_len + 1:
                 ids, learn = ids[: self._cfg.seq_len + 1], learn[: self._cfg.seq_len + 1]
+                taught = taught and (taught[0][: self._cfg.seq_len], taught[1][: self._cfg.seq_len])
                 self._cut["truncated"] += 1
             if not learn[1:].any():
                 self._cut["skipped"] += 1
                 continue
-            self._drawn.append((number, self._draw.draws[number] - 1))
-            self._pieces.append(Piece(ids, learn))
+            self._drawn.append((number, draw))
+            self._pieces.append(Piece(ids, learn, taught))
         bins = best_fit([len(piece.ids) - 1 for piece in self._pieces], self._cfg.seq_len)
         # Shuffled, because best fit puts long conversations together.
         seed = derived_seed(self._cfg.seed, "bins", sum(self._start["draws"]))

@@ -35,6 +35,26 @@ def test_chat_row_by_hand():
     }
 
 
+def said(tokens: int, first: int):
+    """Words that name their place: two after each token but the last."""
+    words = np.arange(first, first + tokens - 1)[:, None] + [0, 100]
+    return words.astype(np.int32), np.tile(np.float32([0.75, 0.25]), (tokens - 1, 1))
+
+
+def test_a_teacher_s_words_stand_at_the_targets_that_they_are_about():
+    pieces = [np.array(piece) for piece in ([7, 1], [2, 5, 6, 1], [2, 9])]
+    row = text_row(pieces, [3, 0, 1], 7, [said(2, 10), said(4, 20), said(2, 30)])
+    assert row["teacher_ids_BTK"][:, 0].tolist() == [10, 0, 20, 21, 22, 0, 30]
+    assert row["teacher_shares_BTK"].sum(axis=1).tolist() == row["weights_BT"].tolist(), "none foretells the next text"
+    talks = [
+        Piece(np.array([2, 4, 8, 5]), np.array([False, False, True, True]), said(4, 10)),
+        Piece(np.array([2, 6]), np.array([False, True]), said(2, 20)),
+    ]
+    row = chat_row(talks, [2, 1], 6, 0)
+    assert row["teacher_ids_BTK"][:, 1].tolist() == [110, 111, 112, 120, 0, 0]
+    assert row["teacher_shares_BTK"][:, 0].tolist() == [0.75, 0.75, 0.75, 0.75, 0, 0]
+
+
 @given(st.lists(st.integers(1, 50), max_size=80), st.integers(50, 120))
 def test_best_fit_holds_every_item_once_and_no_bin_overflows(widths, capacity):
     bins = best_fit(widths, capacity)
