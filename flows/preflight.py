@@ -56,6 +56,7 @@ def trained_step(run: TrainConfig) -> TrainedStep:
         mesh=asdict(run.mesh.to_model()),
         compute=asdict(run.compute("tpu")),
         optimizer=asdict(run.optimizer(steps)),
+        lora=asdict(run.lora) if run.lora else None,
     )
 
 

@@ -119,6 +119,7 @@ class LoraConfig:
     """Weights that have one."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "targets", tuple(self.targets))  # a list, as JSON has it, would not be hashable
         _at_least("rank", self.rank, 1)
         _positive("alpha", self.alpha)
         for name in self.targets or ("",):

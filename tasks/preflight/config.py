@@ -25,6 +25,7 @@ class TrainedStep(BaseModel):
     mesh: dict[str, int] = Field(description="Devices along each mesh axis.")
     compute: dict[str, Any] = Field(description="Fields of model.config.ComputeConfig.")
     optimizer: dict[str, Any] = Field(description="Fields of model.config.OptimizerConfig.")
+    lora: dict[str, Any] | None = Field(default=None, description="Fields of model.config.LoraConfig; none without.")
 
     @property
     def batch_parts(self) -> int:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from model.attention import choose_implementation
 from model.compiler import compiler_options
-from model.config import ComputeConfig, DecoderConfig, MeshConfig, OptimizerConfig
+from model.config import ComputeConfig, DecoderConfig, LoraConfig, MeshConfig, OptimizerConfig
 from model.families import decoder_config
 from model.loop import abstract_state, make_train_step
 from model.losses import BATCH_KEYS
@@ -85,7 +85,8 @@ def decoder(spec: dict[str, Any]) -> DecoderConfig:
     if compute.attention == "auto":  # this process runs on a CPU; the trainer will not
         queries = spec["seq_len"] // spec["mesh"].get("context", 1)
         compute = replace(compute, attention=choose_implementation("tpu", queries, spec["seq_len"]))
-    cfg = decoder_config(spec["model"], compute=compute)
+    lora = LoraConfig(**spec["lora"]) if spec["lora"] else None
+    cfg = decoder_config(spec["model"], compute=compute, lora=lora)
     return replace(cfg, vocab_size=spec["vocab_size"]) if spec["vocab_size"] else cfg
 
 

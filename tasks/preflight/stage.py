@@ -5,7 +5,7 @@ import logging
 from dataclasses import asdict, replace
 from typing import Any, get_args, get_type_hints
 
-from model.config import ComputeConfig, DecoderConfig
+from model.config import ComputeConfig, DecoderConfig, LoraConfig
 from model.families import decoder_config
 from tasks.artifact import Artifact, Stage, Workspace
 from tasks.errors import ConfigError
@@ -75,7 +75,8 @@ def remat_policies() -> tuple[str, ...]:
 
 def decoder(step: TrainedStep) -> DecoderConfig:
     """The decoder that is trained."""
-    cfg = decoder_config(step.model, compute=ComputeConfig(**step.compute))
+    lora = LoraConfig(**step.lora) if step.lora else None
+    cfg = decoder_config(step.model, compute=ComputeConfig(**step.compute), lora=lora)
     return replace(cfg, vocab_size=step.vocab_size) if step.vocab_size else cfg
 
 
@@ -88,6 +89,7 @@ def program_of(step: TrainedStep, config: PreflightConfig) -> dict[str, Any]:
         "compute": step.compute,
         "mesh": step.mesh,
         "optimizer": step.optimizer,
+        "lora": step.lora,
         "seq_len": step.seq_len,
         "rows": step.rows,
         "accumulate": step.accumulate,

@@ -5,6 +5,7 @@ never jumps.
 """
 
 import logging
+import math
 import os
 import threading
 import time
@@ -82,9 +83,17 @@ class Saves:
         with self._changed:
             self._check()
 
-    def confirm(self) -> None:
-        """Wait until everything is confirmed."""
-        self._wait_until(lambda: not self._pending)
+    def confirm(self, within_s: float = math.inf) -> None:
+        """Wait until everything is confirmed; after so many seconds it is enough that it is written here."""
+        end = time.monotonic() + within_s
+        is_over = lambda: time.monotonic() >= end and all(save.is_written for save in self._pending)  # noqa: E731
+        self._wait_until(lambda: not self._pending or is_over(), end)
+        if self._pending and self._remote is not None:
+            log.warning(
+                "step %s is written here and was not yet whole in %s after %.1f s: the machine goes, and the next "
+                "trainer copies it if this disk is still there",
+                self._pending[-1].step, self._remote.url, within_s,
+            )  # fmt: skip
 
     def close(self) -> None:
         """Let the local write under way finish, within its bound, and leave the rest to a resume."""
@@ -190,13 +199,15 @@ class Saves:
             self._error = self._error or error
             self._changed.notify_all()
 
-    def _wait_until(self, is_so: Callable[[], bool]) -> None:
+    def _wait_until(self, is_so: Callable[[], bool], end: float = math.inf) -> None:
         with self._changed:
             while True:
                 self._check()
                 if is_so():
                     return
+                now = time.monotonic()
                 soonest = min(save.deadline for save in self._pending)
+                soonest = min(soonest, end) if end > now else soonest
                 self._changed.wait(max(0.0, soonest - time.monotonic()) + 0.01)
 
     def _check(self) -> None:

@@ -60,6 +60,7 @@ from tasks.train.share import Share
 
 log = logging.getLogger(__name__)
 
+LEAVE_S = 3.0  # of what a notice leaves: for journals, the lock and the process to end
 LOCK_WAIT_S = 120.0  # a trainer that lost its flow saves before it goes
 
 
@@ -249,7 +250,7 @@ class _Trainer:
                 saves.save(step, state, facts, is_last=stop)
                 self._was_stalled()
                 if stop and step < self._steps:
-                    saves.confirm()
+                    saves.confirm(max(0.0, self._seconds_left() - LEAVE_S))
                     self._was_stalled()
                     raise Preempted(f"stopped at step {step} of {self._steps}; it is saved, the same command resumes.")
         saves.confirm()

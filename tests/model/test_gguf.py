@@ -88,10 +88,16 @@ def test_every_tensor_and_the_config_come_back(tmp_path, name, kind):
         np.testing.assert_array_equal(found[tensor], weight, err_msg=tensor)
 
 
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    path, _, worth = written("llama", tmp_path_factory.mktemp("llama"), kind=gguf.GGMLQuantizationType.Q8_0)
+    return path, worth
+
+
 @pytest.mark.parametrize("index", [np.s_[3:9], np.s_[4:30, 8:24], np.s_[:, :5], np.s_[:]])
 @pytest.mark.parametrize("tensor", ["self_attn.q_proj", "self_attn.o_proj"])
-def test_a_part_is_that_part_of_the_whole(tmp_path, index, tensor):
-    path, _, worth = written("llama", tmp_path, kind=gguf.GGMLQuantizationType.Q8_0)
+def test_a_part_is_that_part_of_the_whole(llama, index, tensor):
+    path, worth = llama
     name = f"model.layers.1.{tensor}.weight"
     np.testing.assert_array_equal(GgufFile(path).tensors[name][index], worth[name][index])
 

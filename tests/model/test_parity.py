@@ -169,7 +169,11 @@ BROKEN = {  # what is switched off -> the models that have it
 
 @pytest.mark.parametrize(
     ("oracle", "part"),
-    [(model, part) for part, (_, having) in BROKEN.items() for model in having],
+    [
+        pytest.param(model, part, marks=[] if model.startswith("gemma") else [pytest.mark.slow])
+        for part, (_, having) in BROKEN.items()
+        for model in having
+    ],
     indirect=["oracle"],
 )
 def test_the_comparison_notices_each_part_that_is_switched_off(oracle, packed, part):

@@ -14,7 +14,7 @@ from tasks.train.run import RunSpec
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 90.0  # for a trainer to finish its step and save
+STEP_S = 60.0  # beyond the grace, for the step that a trainer is in: this machine does not go away
 POLL_S = 0.2
 TRAINER = (sys.executable, "-m", "tasks.train")
 
@@ -33,7 +33,7 @@ class LocalLauncher:
                 follow()
                 time.sleep(POLL_S)
         except BaseException:
-            stop([child])
+            stop([child], spec.config.grace_s)
             raise
         finally:
             follow()
@@ -73,10 +73,10 @@ def trainer_environment(spec: RunSpec) -> dict[str, str]:
     return environment
 
 
-def stop(children: "Sequence[subprocess.Popen[bytes]]") -> None:
-    """Ask trainers to save and go; insist after the grace."""
+def stop(children: "Sequence[subprocess.Popen[bytes]]", grace_s: float) -> None:
+    """Ask trainers to save and go; insist after the grace and the time of a step."""
     running = [child for child in children if child.poll() is None]
-    until = time.monotonic() + GRACE_S
+    until = time.monotonic() + grace_s + STEP_S
     for child in running:
         log.warning("stopping the trainer (process %s); it saves first", child.pid)
         child.terminate()

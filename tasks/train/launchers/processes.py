@@ -37,7 +37,7 @@ class ProcessesLauncher:
                 children.append(start(self._command, spec, run_json, everyone | {HOST: str(host)}))
             ends = _wait(children, follow)
         except BaseException:
-            stop(children)
+            stop(children, spec.config.grace_s)
             raise
         finally:
             follow()

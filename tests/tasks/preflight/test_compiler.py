@@ -23,6 +23,7 @@ SPEC = {
     "compute": asdict(ComputeConfig(dtype="bfloat16", remat="full")),
     "mesh": {"fsdp": 4},
     "optimizer": asdict(OptimizerConfig(peak_lr=1e-4, total_steps=1000, z_loss=1e-4)),
+    "lora": None,
     "seq_len": 256,
     "rows": 4,
     "accumulate": 1,
@@ -89,6 +90,14 @@ def test_the_real_step_compiles_for_four_chips_and_is_found_again_by_its_digest(
     # Full remat computes each layer's forward matmuls twice; the last one of a layer need not be.
     full, none = (totals(parse(one.hlo())).matmul_flops for one in (first, other))
     assert 1.1 < full / none < 4 / 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not libtpu_is_here(), reason="libtpu is not installed (make tpu)")
+def test_adapters_need_a_third_of_the_memory_for_weights_and_optimizer(tmp_path):
+    all_weights = compile_step(SPEC, cache=tmp_path).facts["memory"]["argument"]
+    adapters = compile_step(SPEC | {"lora": {"rank": 4, "alpha": 8.0}}, cache=tmp_path).facts["memory"]["argument"]
+    assert all_weights / 3 < adapters < 1.1 * all_weights / 3
 
 
 @pytest.mark.slow

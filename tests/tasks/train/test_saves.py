@@ -88,6 +88,32 @@ def test_a_copy_past_its_bound_stops_the_run_and_a_resume_makes_it(tmp_path, rem
         assert (remote_steps(run), confirmed(run.spec)) == ([1], [1])
 
 
+def test_a_copy_does_not_outlast_the_machine_and_the_next_trainer_makes_it(tmp_path, remote, gate, caplog):
+    with TinyRun(tmp_path / "run", {"remote": remote, "confirm_within_s": SOON}) as run:
+        run.step(is_last=True)
+        began = time.monotonic()
+        run.saves.confirm(0.3)
+        assert 0.3 <= time.monotonic() - began < SOON / 2
+        assert (local_steps(run), confirmed(run.spec)) == ([1], [])
+    assert "step 1 is written here and was not yet whole in" in caplog.text
+    gate.set()
+    with TinyRun(tmp_path / "run", {"remote": remote, "confirm_within_s": SOON}) as run:
+        assert run.at == 1
+        run.saves.confirm(0.0)  # over at once: written is enough, and nothing waits for the copy
+        run.saves.confirm()
+        assert (remote_steps(run), confirmed(run.spec)) == ([1], [1])
+
+
+def test_what_is_not_written_here_is_waited_for_whatever_is_left(tmp_path, monkeypatch):
+    written, real = threading.Event(), Checkpoints.wait
+    monkeypatch.setattr(Checkpoints, "wait", lambda self: written.wait(SOON) and real(self))
+    with TinyRun(tmp_path / "run", {"confirm_within_s": SOON}) as run:
+        run.step(is_last=True)
+        threading.Timer(0.3, written.set).start()
+        run.saves.confirm(0.0)
+        assert (written.is_set(), local_steps(run)) == (True, [1])
+
+
 def test_a_write_that_never_ends_stops_the_run_too(tmp_path, monkeypatch):
     never = threading.Event()
     monkeypatch.setattr(Checkpoints, "wait", lambda self: never.wait(SOON))

@@ -41,7 +41,7 @@ def test_stopping_the_flow_tells_the_trainer_to_save(spec):
 
 
 def test_a_trainer_that_does_not_go_is_killed(spec, monkeypatch):
-    monkeypatch.setattr("tasks.train.launchers.local.GRACE_S", 0.3)
+    monkeypatch.setattr("tasks.train.launchers.local.STEP_S", 0.3 - spec.config.grace_s)
     launcher = shell(spec, "trap '' TERM; echo $$ > pid; while true; do sleep 0.05; done")
 
     def follow():
