@@ -5,7 +5,7 @@ from the functions here.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from importlib import import_module
 from itertools import accumulate, groupby
@@ -19,7 +19,32 @@ from tasks.errors import ConfigError
 from tasks.turns import ChatTemplate, Piece
 
 Engine = Literal["tokenizers", "fastokens"]
-FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+TOKENIZER_FILES = (  # beside a model, whichever of them it has
+    "tokenizer.model",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+
+
+def tokenizer_prefix(paths: Iterable[str]) -> str:
+    """Where among an artifact's files its tokenizer is: "" for a tokenizer alone, "model/" for that of a model.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    known = set(paths)
+    found = next((prefix for prefix in ("", "model/") if f"{prefix}tokenizer.json" in known), None)
+    if found is None:
+        raise ConfigError(
+            "the artifact given as tokenizer holds no tokenizer.json, alone or beside a model: nothing else says what "
+            "ids a text has. Give a tokenizer (pack/tiny:tokenizer) or the model whose tokenizer it shall be."
+        )
+    return found
 
 
 class TextTokenizer:

@@ -40,7 +40,10 @@ class PackConfig(StageConfig):
     documents: tuple[str, ...] = input_field(
         "What to pack: documents or conversations; a flow may give its own.", default=()
     )
-    tokenizer: str = input_field("The tokenizer that counts the tokens; a flow may give its own.", default="")
+    tokenizer: str = input_field(
+        "What counts the tokens: a tokenizer, or the model that will go on learning; a flow may give its own.",
+        default="",
+    )
     kind: Literal["text", "chat"] = Field(description="text for documents, chat for conversations.")
     sources: tuple[SourceShare, ...] = Field(min_length=1, description="The mixture.")
     total_tokens: int | None = Field(

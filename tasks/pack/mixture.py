@@ -22,7 +22,7 @@ from tasks.pack.config import PackConfig, SourceShare
 from tasks.pack.inputs import heldout_shards, rank, training_shards
 from tasks.progress import track
 from tasks.shards import read_batches
-from tasks.tokens import TextTokenizer
+from tasks.tokens import TextTokenizer, tokenizer_prefix
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,8 @@ class Shard:
 def pack(workspace: Workspace, config: PackConfig, inputs: dict[str, Artifact]) -> None:
     """Write records, mixture.json and the held-out documents."""
     column = "text" if config.kind == "text" else "messages"
-    tokenizer = TextTokenizer(inputs["tokenizer"].local_dir())
+    own = inputs["tokenizer"]
+    tokenizer = TextTokenizer(own.local_dir(tokenizer_prefix(entry.path for entry in own.files())))
     shards = {source.name: _shards(source, _input(inputs, source)) for source in config.sources}
     every = [shard for found in shards.values() for shard in found]
     with track(f"count {workspace.name}", len(every), unit="shards") as bar:

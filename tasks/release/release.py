@@ -20,16 +20,10 @@ from tasks.progress import track
 from tasks.release.card import CardFacts, render, sources
 from tasks.release.config import ReleaseConfig
 from tasks.release.prove import prove
+from tasks.tokens import TOKENIZER_FILES
 
 NOTICES = "notices/"  # where any artifact of the lineage keeps the copyright texts it brought
 PROOF, FILES = "proof", "files"
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-)
 NEEDED = ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 

@@ -21,7 +21,7 @@ from tasks.errors import ConfigError
 from tasks.progress import track
 from tasks.taught import pack_taught
 from tasks.teach.config import TeachConfig
-from tasks.tokens import TextTokenizer
+from tasks.tokens import TextTokenizer, tokenizer_prefix
 
 ARRAY_RECORD = "group_size:1,zstd:3"
 RECORDS = 256  # read and sorted by length together
@@ -99,7 +99,10 @@ def _open(directory: Path, config: TeachConfig) -> Decoder:
 def _require_same_tokens(data: Artifact, directory: Path) -> None:
     """The teacher's words must be the student's: the same vocabulary file, byte for byte."""
     parent = data.manifest.parents.get("tokenizer")
-    theirs = open_artifact(parent.url).local_dir() / "tokenizer.json" if parent else None
+    theirs = None
+    if parent is not None:
+        own = open_artifact(parent.url)
+        theirs = own.local_dir(tokenizer_prefix(entry.path for entry in own.files())) / "tokenizer.json"
     if theirs is None or theirs.read_bytes() != (directory / "tokenizer.json").read_bytes():
         raise ConfigError(
             f"the records of {data.url} were counted with {theirs or 'an unknown tokenizer'}, the teacher in "

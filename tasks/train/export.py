@@ -13,11 +13,9 @@ from model.convert import save_hf
 from model.loop import TrainState, join_model
 from model.lora import merged
 from model.peft import save_adapters
-from tasks.tokens import FILES, TextTokenizer
+from tasks.tokens import TOKENIZER_FILES, TextTokenizer
 from tasks.train.journal import lasting
 from tasks.train.run import RunSpec
-
-TOKENIZER_FILES = (*FILES, "added_tokens.json", "vocab.json", "merges.txt")
 
 
 def export(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tasks.artifact import Artifact, Stage, Workspace, open_artifact
 from tasks.errors import ConfigError
+from tasks.tokens import TOKENIZER_FILES, tokenizer_prefix
 from tasks.train.config import TrainConfig
 from tasks.train.goodput import account, read_marks
 from tasks.train.journal import timings
@@ -62,6 +63,7 @@ def resolve(run_dir: Path, config: TrainConfig, inputs: dict[str, Artifact]) -> 
             f"{base.url} has no model/: base is a model to start from. Give a train or teacher artifact, for example "
             "pretrain/tiny."
         )
+    own = tokenizer_prefix(entry.path for entry in tokenizer.files())
     if taught is not None:
         _require_taught(taught, data)
     return RunSpec(
@@ -75,13 +77,13 @@ def resolve(run_dir: Path, config: TrainConfig, inputs: dict[str, Artifact]) -> 
         ),
         run_dir=run_dir,
         data_dir=data.local_dir(),
-        tokenizer_dir=tokenizer.local_dir(),
+        tokenizer_dir=tokenizer.local_dir(own),
         base_dir=base.local_dir("model/") if base is not None else None,
         taught_dir=taught.local_dir() if taught is not None else None,
         files=(
             *_files(data, "mixture.json"),
             *(file.model_copy(update={"sha256": ""}) for file in _files(data, "records/")),
-            *_files(tokenizer, ""),
+            *(file for file in _files(tokenizer, own) if file.path.name in TOKENIZER_FILES),
             *(file.model_copy(update={"sha256": ""}) for file in (_files(taught, "records/") if taught else ())),
         ),
     )

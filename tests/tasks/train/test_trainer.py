@@ -18,8 +18,8 @@ from tasks.train.journal import Journal, lasting
 from tasks.train.remote import Remote
 from tasks.train.run import RunSpec
 from tasks.train.trainer import train
-from tests.tasks.train.nano import files, nano_spec, never, steps_in
-from tests.tasks.training_data import make_tokenizer
+from tests.tasks.train.nano import NANO, files, nano_spec, never, steps_in
+from tests.tasks.training_data import document, make_model, make_pack, make_tokenizer
 
 
 class Killed(BaseException):
@@ -278,6 +278,21 @@ def test_fine_tuning_goes_on_from_a_base_and_learns_answers(tmp_path, chat_pack,
     assert generation["eos_token_id"] == [1, 5], "a chat model may end its turn"
     tokens = chat_pack.read_json("mixture.json")["total_tokens"]
     assert len(steps_in(spec.metrics)) == 3 * tokens // 128
+
+
+def test_data_may_be_counted_by_the_base_s_own_tokenizer(tmp_path, tokenizer_artifact):
+    """As an open model goes on learning: the pack artifact knows no other tokenizer than the model's."""
+    base = make_model(tmp_path, tokenizer_artifact, NANO)
+    rows = {"ja": [document(f"a text {i} {'word ' * i}") for i in range(40)]}
+    spec = nano_spec(tmp_path / "run", make_pack(tmp_path, base, rows), base, total_tokens=128 * 3)
+    assert spec.tokenizer_dir == base.local_dir("model/")
+    assert {file.path.name for file in spec.files if file.path.is_relative_to(spec.tokenizer_dir)} == {
+        path.name for path in tokenizer_artifact.local_dir().iterdir()
+    }, "not the weights, which would be read at every start"
+    train(spec, never)
+    assert (spec.result / "model" / "tokenizer.json").read_bytes() == (
+        tokenizer_artifact.local_dir() / "tokenizer.json"
+    ).read_bytes()
 
 
 def test_neftune_noise_is_resumed_exactly(tmp_path, chat_pack):
