@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from model.families.chat import CHATS, GEMMA2, GEMMA3, LLAMA3, SMOLLM2, chat_of
 from tasks.errors import ConfigError
 from tasks.inference import TextCodec
-from tasks.tokens import TextTokenizer
+from tasks.tokens import TextTokenizer, tokenizer_prefix
 
 TEXTS = [
     "What is the highest mountain in Japan? It is Mount Fuji.\n\nAnd then: user model assistant system INST.",
@@ -232,3 +232,10 @@ def test_the_family_with_the_most_tokens_is_found():
     assert chat_of({"a", *GEMMA3.tokens}) is GEMMA3
     assert [chat_of(set(chat.tokens)) for chat in CHATS] == list(CHATS)
     assert chat_of({"<start_of_turn>", "<|im_start|>"}) is None
+
+
+def test_an_artifact_s_tokenizer_is_alone_or_beside_its_model_and_must_be_there():
+    assert tokenizer_prefix(["tokenizer.json", "tokenizer.model"]) == ""
+    assert tokenizer_prefix(["model/config.json", "model/tokenizer.json"]) == "model/"
+    with pytest.raises(ConfigError, match=r"holds no tokenizer\.json"):
+        tokenizer_prefix(["model/config.json", "records/tokenizer.json"])
