@@ -263,8 +263,8 @@ CPT: dict[CptPreset, TrainConfig] = {
 }
 
 DISTILL: dict[DistillPreset, DistillFlowConfig] = {
-    # 2 cores: 5 to 6 minutes for the teacher beside other work, then as long as cpt. The continued model teaches the base
-    # that it came from, so the two can be compared.
+    # 2 cores: 5 to 6 minutes for the teacher beside other work, then as long as cpt. The continued model teaches the
+    # base that it came from, so the two can be compared.
     DistillPreset.TINY: DistillFlowConfig(
         teach=TeachConfig(data="pack/tiny:cpt", model="cpt/tiny", words=16),
         train=CPT[CptPreset.TINY].with_changes({"taught": ":taught"}),
