@@ -90,7 +90,7 @@ def _model(config: type, presets: Mapping[str, Any], name: str, *, nested: bool 
             values = {}
         elif info.metadata:
             annotation = Annotated[annotation, *info.metadata]
-        if takes_null and not _is_config(annotation):  # a group that could be null too would be sent empty by the form
+        if takes_null:
             nullable.add(key)
         help_text = " ".join(part for part in (info.description, _shown(values)) if part)
         title = info.title or key.replace("_", " ").capitalize()

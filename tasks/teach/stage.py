@@ -45,9 +45,10 @@ def teach(workspace: Workspace, config: TeachConfig, inputs: dict[str, Artifact]
                     path = unit.local_file(file, rows=count)
                     writer = array_record_module.ArrayRecordWriter(str(path), ARRAY_RECORD)
                     stack.callback(writer.close)
+                    unit.count(rows_in=count)
                     for said in _said(model, tokenizer, config, source, mixture["kind"], file):
                         writer.write(said)
-                        unit.count(rows_in=1, rows_out=1)
+                        unit.count(rows_out=1)
                         bar.advance(1)
             else:
                 bar.advance(count)

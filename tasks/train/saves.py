@@ -84,15 +84,22 @@ class Saves:
             self._check()
 
     def confirm(self, within_s: float = math.inf) -> None:
-        """Wait until everything is confirmed; after so many seconds it is enough that it is written here."""
+        """Wait until everything is confirmed; after so many seconds not for a copy of what is written here."""
         end = time.monotonic() + within_s
-        is_over = lambda: time.monotonic() >= end and all(save.is_written for save in self._pending)  # noqa: E731
-        self._wait_until(lambda: not self._pending or is_over(), end)
-        if self._pending and self._remote is not None:
+        left: list[int] = []
+
+        def is_done() -> bool:
+            if time.monotonic() >= end and all(save.is_written and save.goes_remote for save in self._pending):
+                left.extend(save.step for save in self._pending)
+                return True
+            return not self._pending
+
+        self._wait_until(is_done, end)
+        if left and self._remote is not None:
             log.warning(
                 "step %s is written here and was not yet whole in %s after %.1f s: the machine goes, and the next "
                 "trainer copies it if this disk is still there",
-                self._pending[-1].step, self._remote.url, within_s,
+                left[-1], self._remote.url, within_s,
             )  # fmt: skip
 
     def close(self) -> None:

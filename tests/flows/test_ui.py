@@ -191,7 +191,8 @@ def test_the_nights_of_the_next_days_are_in_the_queue_of_the_evaluation(real_ser
         time.sleep(1)
     times = [datetime.fromisoformat(run["expected_start_time"]).astimezone(ZoneInfo("Asia/Tokyo")) for run in nights]
     assert {(at.hour, at.minute) for at in times} == {(2, 30)}
-    assert "Can't evaluate bulk DML" not in (real_server.home / "logs" / "server.log").read_text()
+    failures = (real_server.home / "logs" / "server.log").read_text().split("Traceback")[1:]
+    assert all("database is locked" in failure for failure in failures), "which Prefect tries again on a busy machine"
 
 
 def test_a_run_with_unknown_or_wrong_knobs_is_refused_by_the_server(real_server):

@@ -90,10 +90,8 @@ class Flow:
 
     def interrupt(self, kind: str) -> tuple[int, int]:
         """Do it, wait for the trainers after it; the step that was done, and the step that they began at."""
-        before = len(self.resumed_at())
-        trainers = self.trainers()
-        if len(trainers) < 2:
-            return self.interrupt_when_both_are_there(kind)
+        self.until(lambda: len(self.trainers()) == 2)
+        before, trainers = len(self.resumed_at()), self.trainers()
         done = steps_done(self.store)
         if kind == "notice of the metadata server":
             self._fake.set("preempted", "TRUE")
@@ -113,10 +111,6 @@ class Flow:
             trainers[host].send_signal(number)
         self.until(lambda: len(self.resumed_at()) > before)
         return done, self.resumed_at()[-1]
-
-    def interrupt_when_both_are_there(self, kind: str) -> tuple[int, int]:
-        self.until(lambda: len(self.trainers()) == 2)
-        return self.interrupt(kind)
 
 
 def _runs(pid: int) -> bool:

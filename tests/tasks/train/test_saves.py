@@ -97,6 +97,7 @@ def test_a_copy_does_not_outlast_the_machine_and_the_next_trainer_makes_it(tmp_p
         assert (local_steps(run), confirmed(run.spec)) == ([1], [])
     assert "step 1 is written here and was not yet whole in" in caplog.text
     gate.set()
+    run.saves._worker.join()  # of another process it would be gone; here it must not write beside the next one
     with TinyRun(tmp_path / "run", {"remote": remote, "confirm_within_s": SOON}) as run:
         assert run.at == 1
         run.saves.confirm(0.0)  # over at once: written is enough, and nothing waits for the copy
