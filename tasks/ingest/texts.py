@@ -195,7 +195,7 @@ class Texts:
 
     @cached_property
     def sentences(self) -> Spans:
-        """Runs of text up to a terminator (which belongs to them) or the end of the line, without surrounding spaces."""
+        """Runs of text up to and with a terminator, or up to the end of the line, without surrounding spaces."""
         stops = np.flatnonzero(self.kinds & (_TERMINATOR | _NEWLINE))
         starts, ends = self._between_stops(stops)
         full = ends > starts

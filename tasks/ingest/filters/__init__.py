@@ -21,7 +21,9 @@ FILTERS: dict[str, Filter] = {
     "words": Filter(words.WordRules, words.measure, words.limits),
     "sentences": Filter(sentences.SentenceRules, sentences.measure, sentences.limits),
     "duplication": Filter(duplication.DuplicationRules, duplication.measure, duplication.limits),
-    "character_ngrams": Filter(character_ngrams.CharacterNgramRules, character_ngrams.measure, character_ngrams.limits, expensive=True),
+    "character_ngrams": Filter(
+        character_ngrams.CharacterNgramRules, character_ngrams.measure, character_ngrams.limits, expensive=True
+    ),
     "word_ngrams": Filter(word_ngrams.WordNgramRules, word_ngrams.measure, word_ngrams.limits, expensive=True),
     "python_source": Filter(python_source.PythonRules, python_source.measure, python_source.limits, expensive=True),
 }

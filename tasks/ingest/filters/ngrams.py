@@ -10,6 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
+_PACKED_BITS = 63  # of a signed number
+
 
 @dataclass(frozen=True)
 class Repeats:
@@ -59,7 +61,7 @@ def dense(codes: np.ndarray) -> np.ndarray:
 def _equal(keys: np.ndarray, bound: int, positions: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The positions whose key (below `bound`) occurs again, by key and position; and where each key begins."""
     shift = max(1, (size - 1).bit_length())
-    if (bound - 1).bit_length() + shift <= 63:  # one sort of numbers is many times faster than one of indices
+    if (bound - 1).bit_length() + shift <= _PACKED_BITS:  # one sort of numbers is many times faster than one of indices
         packed = np.sort((keys << shift) | positions)
         keys, positions = packed >> shift, packed & ((1 << shift) - 1)
     else:
