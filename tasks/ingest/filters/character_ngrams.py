@@ -4,7 +4,7 @@ import numpy as np
 from pydantic import Field
 
 from tasks.config import StageConfig
-from tasks.ingest.filters.ngrams import Repeats, dense, repeats
+from tasks.ingest.filters.ngrams import Repeats, repeats
 from tasks.ingest.filters.rule import Limit
 from tasks.ingest.texts import Texts
 
@@ -38,7 +38,7 @@ def measure(texts: Texts, rules: CharacterNgramRules) -> dict[str, np.ndarray]:
     """
     live = {limit.column for limit in limits(rules)}
     longest = max((n for n in (*TOP, *DUPLICATED) if _column(n) in live), default=0)
-    found = repeats(dense(texts.codes), texts.lengths, longest)
+    found = repeats(texts.codes, texts.lengths, longest)
     return {_column(each.n): _share(each, texts.lengths) for each in found if _column(each.n) in live}
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.ingest.filters import ngrams
-from tasks.ingest.filters.ngrams import dense, repeats
+from tasks.ingest.filters.ngrams import repeats
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 3), max_size=40), max_size=5)
 
@@ -56,9 +56,3 @@ def test_the_first_place_comes_first_and_sequences_stay_in_order():
     assert two.positions.tolist() == [0, 2, 4, 6]
     assert two.sequences.tolist() == [0, 1]
     assert two.counts.tolist() == [2, 2]
-
-
-def test_dense_numbers_keep_equality():
-    codes = np.array([0x20000, 5, 0x20000, 7], np.uint32)
-    assert dense(codes).tolist() == [2, 0, 2, 1]
-    assert dense(codes[:0]).tolist() == []
