@@ -4,6 +4,7 @@ An n-gram that occurs again begins with an (n-1)-gram that does, so only places 
 the next, and the number of the repeated (n-1)-gram with one more symbol names an n-gram. The candidates shrink fast.
 """
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,8 @@ from functools import cached_property
 import numpy as np
 
 _PACKED_BITS = 63  # of a signed number
+COMPILE_AFTER = 20_000_000  # symbols of one process: by then numpy has cost as much as loading the compiled code does
+_counted = 0
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,34 @@ class Repeats:
     def counts(self) -> np.ndarray:
         """Occurrences of each n-gram."""
         return np.diff(self.starts, append=len(self.positions))
+
+
+def count(symbols: np.ndarray, lengths: np.ndarray, longest: int) -> np.ndarray:
+    """`ladder` by what is faster for this process: the compiled loop, where numba is installed and there is much to do.
+
+    Both give the same integers, so what is chosen changes nothing but the time.
+    """
+    global _counted
+    _counted += len(symbols)
+    if _counted > COMPILE_AFTER and importlib.util.find_spec("numba"):
+        from tasks.ingest.filters import ngrams_compiled  # three seconds, see COMPILE_AFTER
+
+        return ngrams_compiled.ladder(symbols, lengths, longest)
+    return ladder(symbols, lengths, longest)
+
+
+def ladder(symbols: np.ndarray, lengths: np.ndarray, longest: int) -> np.ndarray:
+    """For n = 2 … longest and each sequence three numbers about the n-grams that occur again, 0 where none does.
+
+    They are: occurrences of the most frequent one, how many different ones, and their occurrences after the first.
+    """
+    found = np.zeros((max(longest - 1, 0), len(lengths), 3), np.int64)
+    for each in repeats(symbols, lengths, longest):
+        top, distinct, extra = found[each.n - 2].T
+        np.maximum.at(top, each.sequences, each.counts)
+        distinct += np.bincount(each.sequences, minlength=len(lengths))
+        extra += np.bincount(each.sequences, each.counts - 1, len(lengths)).astype(np.int64)
+    return found
 
 
 def repeats(symbols: np.ndarray, lengths: np.ndarray, longest: int) -> Iterator[Repeats]:
