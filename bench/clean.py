@@ -78,10 +78,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def ours(path: Path) -> dict[str, Any]:
     """CPU seconds and the documents kept by the Japanese rules of the clean stage."""
-    from tasks.ingest.clean import judge
     from tasks.ingest.config import CleanConfig
     from tasks.ingest.language import identify
     from tasks.ingest.languages import LANGUAGES
+    from tasks.ingest.steps import judge
     from tasks.ingest.text import Text
 
     config, pack = CleanConfig(language="ja"), LANGUAGES["ja"]
