@@ -76,7 +76,7 @@ CLEAN = Stage(
         "tasks.ingest.language",
         "tasks.ingest.languages",
         "tasks.ingest.steps",
-        "tasks.ingest.text",
+        "tasks.ingest.texts",
         "tasks.records",
         "tasks.shards",
     ),

@@ -4,7 +4,7 @@ Columns on the way: those of PAGE, then `text` (what is known of it so far), `ti
 (from the filters on) with one column for each number measured or counted, and at last `document_id`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,11 @@ from tasks.ingest.edits.edit import Moment
 from tasks.ingest.edits.revise import revise
 from tasks.ingest.engine import ROW, Batch, Parts, Plan, Reasons
 from tasks.ingest.extract import Extractor
-from tasks.ingest.filters import FILTERS
+from tasks.ingest.filters.verdicts import columns_of, judge
 from tasks.ingest.language import identify
 from tasks.ingest.languages import LANGUAGES
 from tasks.ingest.languages.pack import without_foreign_lines
-from tasks.ingest.text import Text
+from tasks.ingest.texts import Texts
 from tasks.records import DOCUMENT, document_id, meta_json
 
 CONTEXT_CHARS = 100  # beyond what a reject keeps, so that a name at its end is seen whole when it is masked
@@ -99,9 +99,7 @@ def in_the_language(batch: Batch, config: CleanConfig) -> tuple[Batch, Reasons]:
     if not label:
         return batch, [None] * len(batch)
     found = [
-        identify(
-            Text(text), min_kana_fraction=config.min_kana_fraction, min_probability=config.min_language_probability
-        )
+        identify(text, min_kana_fraction=config.min_kana_fraction, min_probability=config.min_language_probability)
         for text in batch["text"]
     ]
     return batch, [None if language == label else f"language:{language}" for language in found]
@@ -119,19 +117,8 @@ def without_foreign_prose(batch: Batch, config: CleanConfig) -> tuple[Batch, Rea
 
 def judged(batch: Batch, config: CleanConfig) -> tuple[Batch, Reasons]:
     """Drops by the filters, and keeps what they measured."""
-    columns, reasons = verdicts(batch["text"], config)
-    return batch.with_columns({"reason": reasons, **columns}), reasons
-
-
-def verdicts(texts: Sequence[str], config: CleanConfig) -> tuple[dict[str, np.ndarray], list[str | None]]:
-    """What the filters measure of each text, and the first reason of each to drop it."""
-    return {}, [judge(Text(text), config) for text in texts]
-
-
-def judge(text: Text, config: CleanConfig) -> str | None:
-    """The first reason of the filters to drop a text, or None to keep it."""
-    reasons = (FILTERS[name].judge(text, rules) for name, rules in config.applied().items())
-    return next((reason for reason in reasons if reason), None)
+    found = judge(Texts(batch["text"], batch["url"]), config.applied())
+    return batch.with_columns({"reason": found.reasons, **found.columns}), found.reasons
 
 
 def named(batch: Batch) -> tuple[Batch, Reasons]:
@@ -156,7 +143,6 @@ def annotation_schema(config: CleanConfig) -> pa.Schema:
     `id` is that of the document, or of the page where the text was dropped: in rejects/ the same. A count is null where
     the edit was not applied, because a filter had dropped the text before.
     """
-    measured, _ = verdicts([], config)
     counted = {
         name for moment in ("extracted", "identified", "kept") for name in revise([], config.edited(), moment)[1]
     }
@@ -164,7 +150,7 @@ def annotation_schema(config: CleanConfig) -> pa.Schema:
         [
             *(pa.field(name, pa.string(), nullable=False) for name in ("id", "url", "source")),
             pa.field("reason", pa.string()),  # null = kept
-            *(pa.field(name, pa.float64(), nullable=False) for name in measured),
+            *(pa.field(name, pa.float64(), nullable=False) for name in columns_of(config.applied())),
             *(pa.field(name, pa.int64()) for name in sorted(counted)),
         ]
     )
