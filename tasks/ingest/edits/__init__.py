@@ -3,9 +3,10 @@
 The order is that of application: repair first, so that the others see right characters.
 """
 
-from tasks.ingest.edits import punctuation
+from tasks.ingest.edits import punctuation, repair
 from tasks.ingest.edits.edit import Edit
 
 EDITS: dict[str, Edit] = {
+    "repair": Edit(repair.RepairRules, repair.edit, repair.COLUMNS, moment="extracted"),
     "punctuation": Edit(punctuation.PunctuationRules, punctuation.edit, punctuation.COLUMNS),
 }
