@@ -123,6 +123,12 @@ class TestDuplication:
         assert verdict("duplication", "a\n\n\n\n\n b\n\n", **self.OFF | {"max_lines": 0.0}) is None
         assert verdict("duplication", "a\n   a", **self.OFF | {"max_lines": 0.0}) == "duplicate_lines"
 
+    def test_lines_that_only_look_alike_are_no_copies(self):
+        lines = ["0123456789abcdef", "01x3456789abcdef", "01y3456789abcdef", "01x3456789abcdef"]  # same at five places
+        rules = FILTERS["duplication"].rules(**self.OFF | {"max_lines": 0.3})
+        found = verdicts.judge(Texts(["\n".join(lines), "\n".join(lines[:3] * 2), lines[0]]), {"duplication": rules})
+        assert found.columns["duplication.lines"].tolist() == [0.25, 0.5, 0.0]
+
     def test_one_switches_a_rule_off(self):
         assert verdict("duplication", "a\n" * 50, **self.OFF) is None
 
