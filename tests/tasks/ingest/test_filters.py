@@ -31,6 +31,7 @@ LOOSE = {  # thresholds that short texts can be on either side of; nothing switc
         ("max_lines", "max_line_chars", "max_sentences", "max_sentence_chars", "max_blocks", "max_block_chars"), 0.4
     ),
     "python_source": {"min_code_nodes": 1},
+    "garbled": {"max_lost_fraction": 0.1, "max_mojibake_fraction": 0.1},
 }
 SENTENCE = "今日は天気が良いので散歩に行きました。"
 
@@ -250,7 +251,7 @@ class TestEveryFilter:
         assert set(columns) == {limit.column for limit in FILTERS[name].limits(rules)}
         assert all(len(values) == 2 for values in columns.values())
         for limit in FILTERS[name].limits(rules):
-            assert re.fullmatch(r"[a-z0-9_]+", limit.reason)
+            assert re.fullmatch(r"[a-z0-9_:-]+", limit.reason)
 
     def test_every_threshold_says_what_it_is_and_where_it_comes_from(self, name):
         for field in FILTERS[name].rules.model_fields.values():
