@@ -1,6 +1,6 @@
 """A tiny stage done by shard workers, for the proofs: each shard is a file that holds the shard's key in capitals.
 
-A shard whose key names a mishap has it once: `kill-…` ends the worker's process, `fail-…` raises.
+A shard whose key names a mishap has it once: `kill-…` ends the worker's process, `fail-…` raises. `die-…` always kills.
 """
 
 import contextlib
@@ -44,6 +44,8 @@ def open_shout(workspace: Workspace, config: ShoutConfig) -> Iterator[Work]:
 
     def work(key: str) -> None:
         happened = notes / f"happened-{key}"
+        if key.startswith("die"):
+            os.kill(os.getpid(), signal.SIGKILL)
         if key.startswith(("kill", "fail")) and not happened.exists():
             happened.touch()
             if key.startswith("kill"):
