@@ -16,7 +16,10 @@ _BLANK_LINES = re.compile(r"\n{3,}")
 class ForeignLineRules(StageConfig):
     """Ours; for languages that are not written in Latin letters."""
 
-    native: str = Field(description="A character by which a line is seen to be in the language (regular expression).")
+    native: str = Field(
+        default="[\u0370-\u1fff\u3041-\u3096\u30a1-\u30fa\u3105-\u312f\u3400-\u9fff\uac00-\ud7a3]",
+        description="A character by which a line is seen to be in the language; default = any script but Latin.",
+    )
     min_words: int = Field(default=6, ge=1, description="Words from which a line without such a character is cut.")
 
 

@@ -16,6 +16,7 @@ from tasks.ingest.filters import (
     ng_words,
     python_source,
     refusals,
+    script,
     sentences,
     toxicity,
     url,
@@ -27,6 +28,7 @@ from tasks.ingest.filters.rule import Filter
 FILTERS: dict[str, Filter] = {
     "url": Filter(url.UrlRules, url.measure, url.limits),
     "length": Filter(length.LengthRules, length.measure, length.limits),
+    "script": Filter(script.ScriptRules, script.measure, script.limits),
     "japanese": Filter(japanese.JapaneseRules, japanese.measure, japanese.limits),
     "garbled": Filter(garbled.GarbledRules, garbled.measure, garbled.limits),
     "words": Filter(words.WordRules, words.measure, words.limits),

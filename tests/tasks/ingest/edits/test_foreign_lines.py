@@ -4,7 +4,7 @@ import pytest
 
 from tasks.ingest.edits.foreign_lines import ForeignLineRules, edit
 
-JAPANESE = ForeignLineRules(native="[\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff]")
+JAPANESE = ForeignLineRules()
 
 
 def test_lines_of_foreign_prose_are_cut_and_commands_stay():
