@@ -97,8 +97,9 @@ class FactoryPreset(StrEnum):
 
 # Documentation is terser than the web the published rules were made for: shorter documents, many Latin letters, long
 # lists. Swallow v2 itself dropped the longest-sentence and n-gram rules. The other thresholds are Swallow v1's.
-JA_CLEAN = CleanConfig(language="ja", min_foreign_words=6).with_changes(
+JA_CLEAN = CleanConfig(language="ja").with_changes(
     {
+        "edits.foreign_lines.min_words": 6,  # pages that are half translated
         "filters.length.min_chars": 100,
         "filters.japanese.min_japanese_letters": 80,
         "filters.japanese.min_japanese_fraction": 0.4,

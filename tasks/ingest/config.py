@@ -92,17 +92,12 @@ class CleanConfig(StageConfig):
         default=None, validate_default=False, description="Rules and their thresholds; default = the language pack's."
     )
     edits: EditSet = Field(  # pyright: ignore[reportInvalidTypeForm] - made from EDITS
-        default=EditSet(), description="What is rewritten in texts, and how; default = nothing."
+        default=None, validate_default=False, description="What is rewritten, and how; default = the language pack's."
     )
     main_content: bool = Field(default=True, description="Leave out navigation, footers and other page furniture.")
     skip_elements: tuple[str, ...] = Field(
         default=("nav", ".toc", "#toc", ".navheader", ".navfooter", ".sphinxsidebar", "script", "style"),
         description="CSS selectors of elements whose text is left out (html).",
-    )
-    min_foreign_words: int = Field(
-        default=0,
-        ge=0,
-        description="Lines with so many words and no character of the language are cut out; 0 = none (ja).",
     )
     extract_timeout_s: float = Field(default=20, gt=0, description="A page whose extraction takes longer is a reject.")
     min_kana_fraction: float = Field(
@@ -145,7 +140,8 @@ class CleanConfig(StageConfig):
             filters = dict(sets[name])
         elif before is not None and before != name:  # thresholds that were changed stay changed
             filters = rebased(filters, sets[before], sets[name])
-        return data | {"filters": filters, "filters_from": name}
+        edits = dict(LANGUAGES[data["language"]].edits) if data.get("edits") is None else data["edits"]
+        return data | {"filters": filters, "filters_from": name, "edits": edits}
 
     def semantic(self) -> dict[str, Any]:
         """What is not applied is no part of the identity: a new filter or edit in the registry changes nothing here."""

@@ -1,6 +1,6 @@
 """The steps of cleaning, each over a batch of pages, and what is written of the rows: see `plan_of` for their order.
 
-Columns on the way: those of PAGE, then `text` (what is known of it so far), `title`, `encoding`, `cut_chars`, `reason`
+Columns on the way: those of PAGE, then `text` (what is known of it so far), `title`, `encoding`, `reason`
 (from the filters on) with one column for each number measured or counted, and at last `document_id`.
 """
 
@@ -20,7 +20,6 @@ from tasks.ingest.extract import Extractor
 from tasks.ingest.filters.verdicts import columns_of, judge
 from tasks.ingest.language import identify
 from tasks.ingest.languages import LANGUAGES
-from tasks.ingest.languages.pack import without_foreign_lines
 from tasks.ingest.texts import Texts
 from tasks.records import DOCUMENT, document_id, meta_json
 
@@ -37,7 +36,6 @@ def plan_of(config: CleanConfig, extractor: Extractor) -> Plan:
             partial(revised, config=config, moment="extracted"),
             partial(normalised, config=config),
             partial(in_the_language, config=config),
-            partial(without_foreign_prose, config=config),
             partial(revised, config=config, moment="identified"),
             partial(judged, config=config),
             partial(revised, config=config, moment="kept"),
@@ -105,16 +103,6 @@ def in_the_language(batch: Batch, config: CleanConfig) -> tuple[Batch, Reasons]:
     return batch, [None if language == label else f"language:{language}" for language in found]
 
 
-def without_foreign_prose(batch: Batch, config: CleanConfig) -> tuple[Batch, Reasons]:
-    """Cuts lines of foreign prose out, and counts their characters. Drops nothing."""
-    native = LANGUAGES[config.language].native
-    texts = batch["text"]
-    if native and config.min_foreign_words:
-        texts = [without_foreign_lines(text, native, config.min_foreign_words) for text in texts]
-    cut = [len(before) - len(after) for before, after in zip(batch["text"], texts, strict=True)]
-    return batch.with_columns({"text": texts, "cut_chars": cut}), [None] * len(batch)
-
-
 def judged(batch: Batch, config: CleanConfig) -> tuple[Batch, Reasons]:
     """Drops by the filters, and keeps what they measured."""
     found = judge(Texts(batch["text"], batch["url"]), config.applied())
@@ -131,8 +119,8 @@ def documents(kept: Batch, language: str) -> pa.Table:
     """Rows of docs/."""
     if not len(kept):
         return DOCUMENT.empty_table()
-    facts = zip(kept["encoding"], kept["title"], kept["cut_chars"], strict=True)
-    meta = [_meta(encoding=encoding, title=title, cut_chars=cut) for encoding, title, cut in facts]
+    facts = zip(kept["encoding"], kept["title"], strict=True)
+    meta = [_meta(encoding=encoding, title=title) for encoding, title in facts]
     own = {"id": kept["document_id"], "language": [language] * len(kept), "meta": meta}
     return pa.table({name: own[name] if name in own else kept[name] for name in DOCUMENT.names}, schema=DOCUMENT)
 

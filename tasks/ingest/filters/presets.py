@@ -12,8 +12,10 @@ from tasks.ingest.filters.formulas import FormulaRules
 from tasks.ingest.filters.japanese import JapaneseRules
 from tasks.ingest.filters.length import LengthRules
 from tasks.ingest.filters.lines import LineRules
+from tasks.ingest.filters.ng_words import NgWordRules
 from tasks.ingest.filters.python_source import PythonRules
 from tasks.ingest.filters.sentences import SentenceRules
+from tasks.ingest.filters.url import UrlRules
 from tasks.ingest.filters.word_ngrams import WordNgramRules
 from tasks.ingest.filters.words import WordRules
 
@@ -28,8 +30,10 @@ _GOPHER: Rules = {
 }
 
 RULES: dict[str, Rules] = {
-    # Swallow Corpus v1 (Okazaki et al. 2024): all quality rules.
+    # Swallow Corpus v1 (Okazaki et al. 2024): all quality rules, hosts (lists are added by `url.lists`) and NG words.
     "swallow-v1": {
+        "url": UrlRules(),
+        "ng_words": NgWordRules(),
         "length": LengthRules(),
         "japanese": JapaneseRules(),
         "sentences": SentenceRules(),
@@ -38,6 +42,8 @@ RULES: dict[str, Rules] = {
     },
     # v2 dropped the longest sentence and the n-grams; of the rules it says nothing about, all stay.
     "swallow-v2": {
+        "url": UrlRules(),
+        "ng_words": NgWordRules(),
         "length": LengthRules(),
         "japanese": JapaneseRules(),
         "sentences": SentenceRules(max_longest_chars=0),

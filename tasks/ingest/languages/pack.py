@@ -3,23 +3,25 @@
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tasks.config import StageConfig
+from tasks.ingest.characters import INVISIBLE
 
-_NOT_TEXT = re.compile(
-    "[\x00-\x08\x0b\x0e-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\ufffe\uffff]"
-)
+PAGES = ("text/html", "application/xhtml+xml", "text/plain")
 _LINE_BREAK = re.compile("\r\n?|[\x0c\x85\u2028\u2029]")
 _SPACES = re.compile(r"(?<=\S)[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
-_WORD = re.compile(r"(?<!\S)[A-Za-z][A-Za-z'’-]+(?=[\s,.;:!?]|$)")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class LanguagePack:
-    """One language. Thresholds are the published ones; a preset changes them by name."""
+    """One language. Thresholds are the published ones; a preset changes them by name.
+
+    Lists of words, patterns of personal data and classes of characters are knobs of the filters and edits that use
+    them, so a pack holds all of them, and what a pack says is in the identity of what it cleaned.
+    """
 
     code: str  # what documents carry in `language`
     name: str
@@ -27,16 +29,7 @@ class LanguagePack:
     label: str  # what language identification calls it; "" = decided by the content type alone
     normalise: Callable[[str], str]  # pure and idempotent
     filters: Mapping[str, StageConfig]  # FILTERS name -> thresholds
-    native: re.Pattern[str] | None = None  # a character by which a line is seen to be in this language
-
-
-def without_foreign_lines(text: str, native: re.Pattern[str], min_words: int) -> str:
-    """The text without lines of foreign prose: `min_words` words or more, and no native character.
-
-    Shorter lines stay: names, commands and code belong to a document in any language.
-    """
-    kept = [line for line in text.split("\n") if native.search(line) or len(_WORD.findall(line)) < min_words]
-    return _BLANK_LINES.sub("\n\n", "\n".join(kept)).strip("\n")
+    edits: Mapping[str, StageConfig] = field(default_factory=dict)  # EDITS name -> knobs
 
 
 def tidy(text: str) -> str:
@@ -45,6 +38,6 @@ def tidy(text: str) -> str:
     Line breaks, indentation and paragraphs stay. Applying it twice changes nothing more.
     """
     text = _LINE_BREAK.sub("\n", _SURROGATE.sub("", text))
-    text = unicodedata.normalize("NFC", _NOT_TEXT.sub("", text))
+    text = unicodedata.normalize("NFC", INVISIBLE.sub("", text))
     lines = [_SPACES.sub(" ", line.replace("\u00a0", " ").replace("\x0b", " ")).rstrip() for line in text.split("\n")]
     return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip("\n")

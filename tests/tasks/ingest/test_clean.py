@@ -69,10 +69,11 @@ def test_pages_of_another_kind_are_dropped(tmp_path):
 
 def test_lines_of_foreign_prose_are_cut_and_counted(tmp_path):
     mixed = {"a.html": html(japanese(1) + f"<p>{ENGLISH}</p>" + japanese(2))}
-    config = CONFIG.with_changes({"min_foreign_words": 6})
-    [row] = read_table(clean(tmp_path / "store", mirror(tmp_path, mixed), config), "docs/").to_pylist()
+    config = CONFIG.with_changes({"edits.foreign_lines.min_words": 6})
+    made = clean(tmp_path / "store", mirror(tmp_path, mixed), config)
+    [row] = read_table(made, "docs/").to_pylist()
     assert "chapter" not in row["text"]
-    assert json.loads(row["meta"])["cut_chars"] > 500
+    assert read_table(made, "annotations/").column("foreign_lines.chars").to_pylist()[0] > 500
 
 
 def test_a_page_that_hangs_the_extractor_is_a_reject(tmp_path):
@@ -137,8 +138,8 @@ def test_rejects_and_sidecar_name_a_dropped_page_alike(tmp_path):
 
 def test_an_edit_rewrites_texts_before_they_are_judged_and_its_counts_stand_in_the_sidecar(tmp_path):
     pages = mirror(tmp_path, {"a.html": html(japanese(1).replace("、", "，")), "b.html": html(japanese(2))})
-    plain = clean(tmp_path / "store", pages)
-    edited = clean(tmp_path / "store", pages, CONFIG.with_changes({"edits.punctuation": {}}))
+    plain = clean(tmp_path / "store", pages, CONFIG.with_changes({"edits.punctuation": None}))
+    edited = clean(tmp_path / "store", pages)
     assert "punctuation.commas" not in read_table(plain, "annotations/").column_names
     texts = {row["url"]: row["text"] for row in read_table(edited, "docs/").to_pylist()}
     before = {row["url"]: row["text"] for row in read_table(plain, "docs/").to_pylist()}

@@ -27,8 +27,9 @@ def test_a_threshold_is_found_in_the_identity_by_its_name():
 
 def test_a_filter_can_be_left_out_and_one_that_is_not_applied_is_no_part_of_the_identity():
     config = CleanConfig(language="ja").with_changes({"filters.character_ngrams": None})
-    assert list(config.applied()) == ["length", "japanese", "sentences", "duplication"]
-    assert list(config.semantic()["filters"]) == ["length", "japanese", "sentences", "duplication"]
+    names = ["url", "length", "japanese", "garbled", "sentences", "duplication", "ng_words"]
+    assert list(config.applied()) == names
+    assert list(config.semantic()["filters"]) == names
 
 
 def test_a_filter_is_switched_on_by_one_of_its_thresholds():
@@ -40,7 +41,7 @@ def test_a_set_of_rules_is_named_and_its_thresholds_can_be_changed():
     named = CleanConfig(language="ja", rules="swallow-v2")
     assert named.applied() == dict(RULES["swallow-v2"])
     changed = named.with_changes({"filters.length.min_chars": 100, "filters.japanese": None})
-    assert list(changed.applied()) == ["length", "sentences", "duplication"]
+    assert list(changed.applied()) == ["url", "length", "sentences", "duplication", "ng_words"]
     assert changed.applied()["length"] == FILTERS["length"].rules(min_chars=100)
     assert changed.applied()["sentences"] == RULES["swallow-v2"]["sentences"]
 
@@ -50,7 +51,7 @@ def test_another_set_of_rules_keeps_the_thresholds_that_were_changed():
         {"filters.length.min_chars": 100, "filters.duplication": None, "filters.words.min_words": 7}
     )
     after = before.with_changes({"rules": "swallow-v2", "filters.japanese.min_japanese_letters": 80})
-    assert list(after.applied()) == ["length", "japanese", "words", "sentences"]
+    assert list(after.applied()) == ["url", "length", "japanese", "words", "sentences", "ng_words"]
     assert after.applied()["length"].semantic() == {"min_chars": 100, "max_chars": 1_000_000}
     assert after.applied()["japanese"] == FILTERS["japanese"].rules(min_japanese_letters=80)
     assert after.applied()["sentences"] == RULES["swallow-v2"]["sentences"]
@@ -58,7 +59,8 @@ def test_another_set_of_rules_keeps_the_thresholds_that_were_changed():
 
 
 def test_the_name_of_the_rules_is_no_part_of_the_identity_but_their_thresholds_are():
-    assert CleanConfig(language="ja", rules="swallow-v1").semantic() == CleanConfig(language="ja").semantic()
+    published = CleanConfig(language="ja").with_changes({"filters.garbled": None})  # what the pack adds
+    assert CleanConfig(language="ja", rules="swallow-v1").semantic() == published.semantic()
     assert CleanConfig(language="ja", rules="swallow-v2").semantic() != CleanConfig(language="ja").semantic()
     with pytest.raises(ValueError, match=r"rules='swallow' is not one of swallow-v1, swallow-v2, gopher-en"):
         CleanConfig(language="ja", rules="swallow")
@@ -87,7 +89,7 @@ def test_workers_places_and_references_do_not_change_the_identity(config, change
     ("config", "change"),
     [
         (CleanConfig(language="ja"), {"language": "en"}),
-        (CleanConfig(language="ja"), {"min_foreign_words": 6}),
+        (CleanConfig(language="ja"), {"edits.foreign_lines.min_words": 6}),
         (CleanConfig(language="ja"), {"skip_elements": ()}),
         (MirrorConfig(sources=(HTML,)), {"max_page_bytes": 5}),
         (MirrorConfig(sources=(HTML,)), {"sources": (HTML.with_changes({"licence": "MIT"}),)}),
@@ -102,7 +104,7 @@ def test_what_changes_the_result_changes_the_identity(config, change):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"language": "xx"}, r"language='xx' has no pack; there are ja, en, python"),
+        ({"language": "xx"}, r"language='xx' has no pack; there are ja, en, ko, python"),
         ({"filters.length.min_chars": -1}, "greater than or equal to 0"),
         ({"filters.length.min_char": 1}, r"'min_char' is not a knob of (.|\n)*Did you mean min_chars"),
         ({"filters.length.min_chars": "many"}, "valid integer"),
@@ -119,3 +121,13 @@ def test_unknown_keys_and_wrong_values_are_refused(changes, said):
 def test_a_sketch_beyond_reason_is_refused():
     with pytest.raises(ValueError, match=r"bands=500 x rows=50 = 25000 hashes"):
         DedupConfig(bands=500, rows=50)
+
+
+def test_a_language_brings_its_edits_and_each_can_be_changed_or_left_out():
+    config = CleanConfig(language="ja")
+    assert list(config.edited()) == ["repair", "punctuation", "footer", "pii"]
+    changed = config.with_changes({"edits.footer.last_lines": 5, "edits.pii": None, "edits.foreign_lines.min_words": 6})
+    assert list(changed.edited()) == ["repair", "foreign_lines", "punctuation", "footer"]
+    assert changed.semantic()["edits"]["footer"]["last_lines"] == 5
+    assert CleanConfig(language="ja", edits={}).edited() == {}
+    assert list(CleanConfig(language="python").edited()) == []

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from tasks.ingest.filters import FILTERS
 from tasks.ingest.languages import LANGUAGES
-from tasks.ingest.languages.pack import without_foreign_lines
 
 JA = LANGUAGES["ja"]
 
@@ -46,22 +45,3 @@ def test_japanese_normalisation(raw, text):
 def test_code_keeps_every_space():
     source = "def f():\r\n\treturn  'Ａ'   \r\n\n\n\nx = 1"
     assert LANGUAGES["python"].normalise(source) == "def f():\n\treturn  'Ａ'   \n\n\n\nx = 1\n"
-
-
-def test_lines_of_foreign_prose_are_cut_and_commands_stay():
-    text = (
-        "設定\n\nThis page has not been translated yet, sorry.\n\nOK をクリックします。\n\n"
-        "Choose Insert - Text\n\n# apt-get install --no-install-recommends foo bar baz\n\n"
-        "Use the かな key to switch it."
-    )
-    assert JA.native is not None
-    assert without_foreign_lines(text, JA.native, 6) == (
-        "設定\n\nOK をクリックします。\n\nChoose Insert - Text\n\n"
-        "# apt-get install --no-install-recommends foo bar baz\n\nUse the かな key to switch it."
-    )
-
-
-@pytest.mark.parametrize(("words", "kept"), [(5, True), (6, False)])
-def test_the_number_of_foreign_words_decides(words, kept):
-    assert JA.native is not None
-    assert bool(without_foreign_lines("word " * words, JA.native, 6)) == kept
