@@ -75,7 +75,7 @@ def clean_shards(workspace: Workspace, config: CleanConfig, pages: Artifact) -> 
 
 def extractor_of(config: CleanConfig) -> Extractor:
     """The extractor that a config asks for; not yet started."""
-    return Extractor(config.extract_timeout_s, config.skip_elements, config.main_content)
+    return Extractor(config.extract_timeout_s, config.skip_elements, config.extractor)
 
 
 def clean_shard(workspace: Workspace, config: CleanConfig, url: str, path: str, extractor: Extractor) -> None:
@@ -179,6 +179,7 @@ CLEAN = Stage(
         "tasks.ingest.clean",
         "tasks.ingest.decode",
         "tasks.ingest.extract",
+        "tasks.ingest.extractors",
         "tasks.ingest.filters",
         "tasks.ingest.language",
         "tasks.ingest.languages",

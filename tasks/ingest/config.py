@@ -5,6 +5,7 @@ from typing import Any, Self
 from pydantic import Field, create_model, field_validator, model_validator
 
 from tasks.config import StageConfig, input_field, operational_field
+from tasks.ingest.extractors import EXTRACTORS
 from tasks.ingest.filters import FILTERS
 from tasks.ingest.languages import LANGUAGES
 from tasks.ingest.sources import SOURCES
@@ -71,7 +72,11 @@ class CleanConfig(StageConfig):
     filters: FilterSet = Field(  # pyright: ignore[reportInvalidTypeForm] - made from FILTERS
         default=None, validate_default=False, description="Rules and their thresholds; default = the language pack's."
     )
-    main_content: bool = Field(default=True, description="Leave out navigation, footers and other page furniture.")
+    extractor: str = Field(
+        default="resiliparse",
+        description="Engine that finds the text in HTML: one of tasks/ingest/extractors.",
+        json_schema_extra={"enum": list(EXTRACTORS)},
+    )
     skip_elements: tuple[str, ...] = Field(
         default=("nav", ".toc", "#toc", ".navheader", ".navfooter", ".sphinxsidebar", "script", "style"),
         description="CSS selectors of elements whose text is left out (html).",
