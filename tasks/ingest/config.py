@@ -5,7 +5,7 @@ from typing import Any, Self
 from pydantic import Field, create_model, field_validator, model_validator
 
 from tasks.config import StageConfig, input_field, operational_field
-from tasks.ingest.extractors import EXTRACTORS
+from tasks.ingest.extractors import DEFAULT, EXTRACTORS
 from tasks.ingest.filters import FILTERS
 from tasks.ingest.languages import LANGUAGES
 from tasks.ingest.sources import SOURCES
@@ -73,7 +73,7 @@ class CleanConfig(StageConfig):
         default=None, validate_default=False, description="Rules and their thresholds; default = the language pack's."
     )
     extractor: str = Field(
-        default="resiliparse",
+        default=DEFAULT,
         description="Engine that finds the text in HTML: one of tasks/ingest/extractors.",
         json_schema_extra={"enum": list(EXTRACTORS)},
     )
