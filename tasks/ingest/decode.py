@@ -75,10 +75,17 @@ def _decode(content: bytes, content_type: str) -> Decoded | None:
     meta = _DECLARED.search(content[:META_BYTES])
     found = [m.lower() for m in (declared and declared[1], meta and meta[1].decode("ascii")) if m]
     labels = [label for label in found if label not in _NO_PAGE]
-    for label in labels:
+    # Servers say iso-8859-1 unasked, and it decodes anything: it counts after all else, kana included.
+    for label in sorted(labels, key=_is_western):
+        if _is_western(label) and (found := _japanese(content)):
+            return found
         if (found := _strictly(content, _attempts(label))) and _is_plausible(found):
             return found
     return _japanese(content) or _mixed(content) or _leniently(content, labels)
+
+
+def _is_western(label: str) -> bool:
+    return label in ("latin1", "ascii", "us-ascii", "cp1252") or label.startswith(("iso-8859", "windows-125"))
 
 
 def _attempts(label: str) -> Attempts:
