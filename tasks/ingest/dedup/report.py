@@ -77,9 +77,10 @@ def guard(losses: Losses, largest: dict[str, Any], config: DedupConfig) -> None:
         raise DataFault(
             f"source {source!r} would lose {losses.dropped[source].total():,} of {total:,} documents "
             f"({losses.share(source):.0%}) as duplicates, at most {limit:.0%} is allowed: so many are more often "
-            f"a fault (pages without their text, one template) than real. Pairs: {', '.join(losses.pairs[source])}.{shown} "
-            f"Look at them, then leave the source out, raise min_jaccard ({config.min_jaccard}), or raise "
-            f"max_source_loss (or source_loss for {source!r}) if they are duplicates."
+            f"a fault (pages without their text, one template) than real. "
+            f"Pairs: {', '.join(losses.pairs[source])}.{shown} Look at them, then leave the source out, raise "
+            f"min_jaccard ({config.min_jaccard}), or raise max_source_loss (or source_loss for {source!r}) if they are "
+            "duplicates."
         )
 
 
