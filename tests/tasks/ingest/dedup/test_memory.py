@@ -64,7 +64,7 @@ def peak_kb(folder: Path, count: int, config: DedupConfig) -> int:
     url, peak = done.stdout.split()
     dropped = open_artifact(url).manifest.counts.dropped
     assert dropped["near_duplicate"] > count * 0.3
-    assert dropped["exact_duplicate"] > count * 0.05
+    assert dropped["exact_duplicate"] > count * 0.02  # copies of near copies count as those
     return int(peak)
 
 
