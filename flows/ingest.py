@@ -8,7 +8,7 @@ from flows.graph import FlowSpec, Outputs, Resolver, Step
 from flows.presets import INGEST, IngestPreset
 from flows.runner import run_flow
 from tasks.ingest.clean import CLEAN
-from tasks.ingest.dedup import DEDUP
+from tasks.ingest.dedup.stage import DEDUP
 from tasks.ingest.mirror import MIRROR
 from tasks.ingest.task import clean_documents, dedup_documents, mirror_pages
 
@@ -20,7 +20,9 @@ def build(resolver: Resolver, preset: str, config: IngestConfig) -> Outputs:
         stages, name = config.corpora[corpus], f"{preset}-{corpus}"
         pages = Step(name, MIRROR, mirror_pages, stages.mirror)
         docs = Step(name, CLEAN, clean_documents, stages.clean, {"pages": pages})
-        outputs[corpus] = Step(name, DEDUP, dedup_documents, stages.dedup, {"docs": docs})
+        outputs[corpus] = Step(
+            name, DEDUP, dedup_documents, stages.dedup, resolver.parents(stages.dedup, outputs) | {"docs": docs}
+        )
     return outputs
 
 

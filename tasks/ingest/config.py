@@ -1,10 +1,11 @@
 """Knobs of the ingest stages. A filter's thresholds are fields under its name: `filters.length.min_chars`."""
 
-from typing import Any, Self
+from typing import Any
 
 from pydantic import Field, create_model, field_validator, model_validator
 
 from tasks.config import StageConfig, input_field, operational_field
+from tasks.ingest.dedup.config import DedupConfig
 from tasks.ingest.edits import EDITS
 from tasks.ingest.extractors import DEFAULT, EXTRACTORS
 from tasks.ingest.filters import FILTERS
@@ -176,39 +177,3 @@ class CleanConfig(StageConfig):
     def edited(self) -> dict[str, StageConfig]:
         """Name and knobs of the edits to apply, in the order of EDITS."""
         return {name: rules for name in EDITS if (rules := getattr(self.edits, name)) is not None}
-
-
-class DedupConfig(StageConfig):
-    """Exact and near duplicates out; a held-out part that no training document comes near."""
-
-    docs: str = input_field("Clean documents.", default="")
-
-    ngram: int = Field(default=5, ge=1, le=32, description="Characters of a shingle (Swallow: 5).")
-    bands: int = Field(default=40, ge=1, le=1000, description="Buckets a document is put into (Swallow: 40).")
-    rows: int = Field(default=20, ge=1, le=100, description="Hashes that name a bucket (Swallow: 20).")
-    min_jaccard: float = Field(
-        default=0.8, gt=0, le=1, description="Pairs that share a bucket are compared exactly; from here on, duplicates."
-    )
-    heldout_fraction: float = Field(default=0.02, ge=0, lt=1, description="Share of documents kept for evaluation.")
-    overlap_ngram: int = Field(
-        default=20, ge=1, le=200, description="Characters of the passages by which held-out text is looked for."
-    )
-    max_heldout_overlap: float = Field(
-        default=0.5,
-        gt=0,
-        le=1,
-        description="A training document that holds a larger share of a held-out one's passages is dropped.",
-    )
-    max_source_loss: float = Field(
-        default=0.5, gt=0, le=1, description="The run stops when a source loses a larger share of its documents."
-    )
-    seed: int = Field(default=0, ge=0, description="Of the hashes and of the choice of held-out documents.")
-
-    @model_validator(mode="after")
-    def _fits_the_sketch(self) -> Self:
-        if self.bands * self.rows > 4096:
-            raise ValueError(
-                f"bands={self.bands} x rows={self.rows} = {self.bands * self.rows} hashes a document, at most 4,096: "
-                "more cost memory and find nothing new. Lower one of them."
-            )
-        return self

@@ -6,7 +6,7 @@ from prefect.cache_policies import NO_CACHE
 from tasks.artifact import Artifact, produce
 from tasks.ingest.clean import CLEAN
 from tasks.ingest.config import CleanConfig, DedupConfig, MirrorConfig
-from tasks.ingest.dedup import DEDUP
+from tasks.ingest.dedup.stage import DEDUP
 from tasks.ingest.mirror import MIRROR
 from tasks.progress.task import prefect_progress
 

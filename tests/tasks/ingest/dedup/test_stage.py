@@ -1,65 +1,32 @@
-"""Deduplication: what is dropped was measured, what is held out is alone, and nothing depends on order."""
+"""Deduplication: what is dropped was measured, what is held out is alone, and nothing depends on order or memory."""
 
 import random
-from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.artifact import Artifact, produce
 from tasks.errors import DataFault
-from tasks.ingest.config import DedupConfig
-from tasks.ingest.dedup import DEDUP, HeldoutIndex, decide
-from tasks.ingest.shingles import comparable, jaccard, shingles
-from tasks.records import DOCUMENT, table
+from tasks.ingest.comparable import comparable
+from tasks.ingest.shingles import jaccard, shingles
+from tasks.records import DOCUMENT
 from tasks.shards import read_documents
-
-CONFIG = DedupConfig(bands=20, rows=5, min_jaccard=0.8, heldout_fraction=0.1, max_source_loss=1.0)
-
-
-def document(number: int, text: str, source: str = "docs") -> dict[str, str]:
-    fixed = {"url": f"u{number}", "language": "ja", "licence": "MIT", "crawl_time": "", "meta": "{}"}
-    return {"id": f"{number:016d}", "text": text, "source": source} | fixed
-
-
-def prose(seed: int, size: int = 300) -> str:
-    rng = random.Random(seed)
-    return "".join(chr(0x4E00 + rng.randrange(3000)) for _ in range(size))
-
-
-def edited(text: str, seed: int, edits: int) -> str:
-    rng = random.Random(seed)
-    letters = list(text)
-    for position in rng.sample(range(len(letters)), edits):
-        letters[position] = chr(0x3041 + rng.randrange(80))
-    return "".join(letters)
+from tests.tasks.ingest.dedup.small_corpora import (
+    CONFIG,
+    NO_HELDOUT,
+    dedup,
+    document,
+    edited,
+    ids,
+    outcomes,
+    prose,
+    rejects,
+)
 
 
-def write(folder: Path, rows: list[dict[str, str]], shards: int = 1) -> dict[str, str]:
-    folder.mkdir(parents=True, exist_ok=True)
-    paths: dict[str, str] = {}
-    for number in range(shards):
-        path = folder / f"{number:05d}.parquet"
-        pq.write_table(table(rows[number::shards], DOCUMENT), path)
-        paths[f"docs/{path.name}"] = str(path)
-    return paths
-
-
-def verdicts(folder: Path, rows: list[dict[str, str]], config: DedupConfig = CONFIG, shards: int = 1) -> dict[str, str]:
-    """id -> 'train', 'heldout' or the reason of the drop."""
-    decision = decide(write(folder, rows, shards), config)
-    found: dict[str, str] = {}
-    for i, name in enumerate(decision.index.ids):
-        kept = "heldout" if i in decision.heldout else "train"
-        found[name] = decision.dropped[i].reason if i in decision.dropped else kept
-    return found
-
-
-NO_HELDOUT = CONFIG.with_changes({"heldout_fraction": 0.0})
+def verdicts(folder, rows, config=CONFIG, shards=1):
+    return outcomes(dedup(folder, rows, config, shards))
 
 
 def test_copies_go_and_the_smallest_id_stays(tmp_path):
@@ -77,7 +44,24 @@ def test_of_near_duplicates_the_longest_stays(tmp_path):
     assert list(verdicts(tmp_path, rows, NO_HELDOUT).values()) == ["near_duplicate", "train"]
 
 
-@pytest.mark.parametrize("edits", [3, 6, 9, 12, 20, 40])
+@pytest.mark.parametrize(
+    ("times", "kept"),
+    [
+        pytest.param(("2024-01-01", "2025-01-01T00:00:00Z", ""), 2, id="the newest, although it is shorter"),
+        pytest.param(("", "", ""), 1, id="the longest, where no time is known"),
+        pytest.param(("2025-01-01T09:00:00+09:00", "2025-01-01T00:00:00Z", "2024-12-31"), 1, id="one instant"),
+        pytest.param(("yesterday", "2001-01-01", ""), 2, id="what is not a time is unknown"),
+    ],
+)
+def test_the_newest_stays_when_that_is_the_policy(tmp_path, times, kept):
+    text = prose(1)
+    texts = [text + "続き", text, text[:-1]]
+    rows = [document(i, t, crawl_time=when) for i, (t, when) in enumerate(zip(texts, times, strict=True), 1)]
+    found = verdicts(tmp_path, rows, NO_HELDOUT.with_changes({"keep": "newest"}))
+    assert [int(name) for name, fate in found.items() if fate == "train"] == [kept]
+
+
+@pytest.mark.parametrize("edits", [3, 9, 20, 40])
 def test_the_threshold_is_exact_and_not_a_matter_of_luck(tmp_path, edits):
     text, other = prose(1), edited(prose(1), 2, edits)
     similarity = jaccard(shingles(comparable(text), 5), shingles(comparable(other), 5))
@@ -86,6 +70,15 @@ def test_the_threshold_is_exact_and_not_a_matter_of_luck(tmp_path, edits):
     for limit, expected in ((similarity, 1), (min(1.0, similarity + 1e-9), 0)):
         found = verdicts(tmp_path, rows, every_pair.with_changes({"min_jaccard": limit}))
         assert list(found.values()).count("near_duplicate") == expected
+
+
+def test_texts_shorter_than_a_shingle_go_only_as_exact_copies(tmp_path):
+    rows = [document(1, "四文字だ"), document(2, "四文字よ"), document(3, "四文字だ"), document(4, ""), document(5, "")]
+    loose = NO_HELDOUT.with_changes({"bands": 200, "rows": 1, "min_jaccard": 0.01})
+    fates = list(verdicts(tmp_path, rows, loose).values())
+    assert fates == ["train", "train", "exact_duplicate", "train", "exact_duplicate"]
+    alike = [document(1, "五文字です"), document(2, "五文字です!")]
+    assert list(verdicts(tmp_path / "b", alike, loose).values()) == ["near_duplicate", "train"]
 
 
 def test_a_chain_of_matches_does_not_take_its_ends_along(tmp_path):
@@ -103,9 +96,19 @@ def test_a_chain_of_matches_does_not_take_its_ends_along(tmp_path):
         assert any(alike) if found[row["id"]] == "near_duplicate" else sum(alike) == 1
 
 
+def test_evidence_always_names_a_document_that_stays(tmp_path):
+    """A copy of a document that goes as a near duplicate goes for the same kept one."""
+    text = prose(1)
+    shorter = text[:-2]
+    made = dedup(tmp_path, [document(1, text), document(2, shorter), document(3, shorter)], NO_HELDOUT)
+    evidence = {row["id"][-1]: (row["reason"], row["kept_id"][-1]) for row in rejects(made)}
+    assert evidence == {"2": ("near_duplicate", "1"), "3": ("near_duplicate", "1")}
+    assert all(0.8 <= row["similarity"] < 1 for row in rejects(made))
+
+
 @given(st.data())
-@settings(max_examples=25, deadline=None)
-def test_no_order_and_no_sharding_shows_in_the_result(tmp_path_factory, data):
+@settings(max_examples=8, deadline=None)
+def test_no_order_no_sharding_and_no_memory_shows_in_the_result(tmp_path_factory, data):
     rng = random.Random(data.draw(st.integers(0, 10_000)))
     texts = [prose(seed, rng.randrange(30, 200)) for seed in range(8)]
     texts += [edited(rng.choice(texts), seed, 3) for seed in range(6)] + [rng.choice(texts) for _ in range(3)]
@@ -113,7 +116,8 @@ def test_no_order_and_no_sharding_shows_in_the_result(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("docs")
     expected = verdicts(folder / "a", rows)
     rng.shuffle(rows)
-    assert verdicts(folder / "b", rows, shards=data.draw(st.integers(1, 4))) == expected
+    small = CONFIG.with_changes({"memory_bytes": 8 << 20})
+    assert verdicts(folder / "b", rows, small, shards=data.draw(st.integers(1, 4))) == expected
 
 
 def test_the_choice_of_heldout_documents_depends_on_the_text_alone(tmp_path):
@@ -129,13 +133,16 @@ def test_the_choice_of_heldout_documents_depends_on_the_text_alone(tmp_path):
 
 def test_there_is_at_least_one_heldout_document_and_a_lone_one_is_trained_on(tmp_path):
     tiny = CONFIG.with_changes({"heldout_fraction": 1e-9})
-    assert sorted(verdicts(tmp_path, [document(i, prose(i)) for i in range(5)], tiny).values()).count("heldout") == 1
-    assert list(verdicts(tmp_path, [document(1, prose(1))], tiny).values()) == ["train"]
-    assert verdicts(tmp_path, [], tiny) == {}
+    many = [document(i, prose(i)) for i in range(5)]
+    found = verdicts(tmp_path / "a", many, tiny, shards=3)
+    assert list(found.values()).count("heldout") == 1
+    assert verdicts(tmp_path / "b", many[::-1], tiny) == found
+    assert list(verdicts(tmp_path / "c", [document(1, prose(1))], tiny).values()) == ["train"]
+    assert verdicts(tmp_path / "d", [], tiny) == {}
 
 
 @given(st.data())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_no_training_document_is_near_a_heldout_one(tmp_path_factory, data):
     """Checked by brute force over all pairs, with buckets so few that the sketch alone would miss most."""
     rng = random.Random(data.draw(st.integers(0, 10_000)))
@@ -156,56 +163,42 @@ def test_no_training_document_is_near_a_heldout_one(tmp_path_factory, data):
             assert sum(passage in b for passage in passages) <= config.max_heldout_overlap * len(passages)
 
 
-@given(st.lists(st.sets(st.integers(0, 30), min_size=1), min_size=1, max_size=8), st.sets(st.integers(0, 30)))
-def test_shared_shingles_are_counted_for_every_heldout_document(members, own):
-    index = HeldoutIndex.__new__(HeldoutIndex)
-    flat = [(value, i) for i, member in enumerate(members) for value in member]
-    flat.sort()
-    index.members = list(range(len(members)))
-    index._hashes = np.array([value for value, _ in flat], np.uint64)
-    index._owners = np.array([owner for _, owner in flat])
-    found = index.shared(np.array(sorted(own), np.uint64))
-    assert found.tolist() == [len(member & own) for member in members]
-
-
 def test_a_source_that_loses_too_much_stops_the_run_with_its_evidence(tmp_path):
     same = [document(i, prose(1) + str(i), source="broken") for i in range(30)]
     rows = same + [document(100 + i, prose(100 + i)) for i in range(30)]
     config = CONFIG.with_changes({"max_source_loss": 0.5})
-    with pytest.raises(DataFault, match=r"source 'broken' would lose 29 of 30 documents \(97%\).*Pairs: .* ~ .*raise"):
+    shared = prose(1)[:20]
+    with pytest.raises(
+        DataFault,
+        match=rf"source 'broken' would lose 29 of 30 documents \(97%\).*Pairs: .* ~ .*of 30 documents.*{shared}.*raise",
+    ):
         verdicts(tmp_path, rows, config)
     assert verdicts(tmp_path, rows, config.with_changes({"max_source_loss": 0.97}))
-
-
-def fake_docs(folder: Path, rows: list[dict[str, str]], shards: int) -> Artifact:
-    """A finished artifact of clean documents, made by a stage that only writes."""
-    from tasks.artifact import Stage
-    from tasks.config import StageConfig
-
-    def run(workspace, config, inputs):
-        for number in range(shards):
-            with workspace.unit(str(number)) as unit:
-                part = rows[number::shards]
-                unit.count(rows_in=len(part), rows_out=len(part))
-                unit.write_parquet(f"docs/{number:05d}.parquet", table(part, DOCUMENT))
-
-    return produce(str(folder), Stage("docs", "1", run, ("tasks.records",)), "x", StageConfig(), {})
+    assert verdicts(tmp_path, rows, config.with_changes({"source_loss": {"broken": 0.97}}))
+    with pytest.raises(DataFault, match="would lose 29 of 30"):
+        verdicts(tmp_path, rows, config.with_changes({"max_source_loss": 1.0, "source_loss": {"broken": 0.96}}))
 
 
 def test_the_stage_writes_train_and_heldout_and_keeps_the_evidence(tmp_path):
     text = prose(1)
     rows = [document(i, prose(i)) for i in range(1, 40)] + [document(90, text), document(91, edited(text, 1, 3))]
-    docs = fake_docs(tmp_path, rows, shards=3)
-    made = produce(str(tmp_path), DEDUP, "x", CONFIG, {"docs": docs})
+    made = dedup(tmp_path, rows, CONFIG, shards=3)
     counts = made.manifest.counts
     assert (counts.in_, counts.out) == (41, 39)
     assert counts.dropped == {"exact_duplicate": 1, "near_duplicate": 1}
-    ids = {
-        part: [name for batch in read_documents(made, part) for name in batch.column("id").to_pylist()]
-        for part in ("train/", "heldout/")
-    }
-    assert not set(ids["train/"]) & set(ids["heldout/"])
-    assert len(ids["train/"]) + len(ids["heldout/"]) == 39
-    schemas = {batch.schema for batch in read_documents(made, "train/")}
-    assert schemas == {pa.schema(DOCUMENT)}
+    train, heldout = ids(made, "train/"), ids(made, "heldout/")
+    assert not set(train) & set(heldout)
+    assert len(train) + len(heldout) == 39
+    assert {batch.schema for batch in read_documents(made, "train/")} == {pa.schema(DOCUMENT)}
     assert len([entry for entry in made.manifest.files if entry.path.startswith("train/")]) == 3
+    written = [row for batch in read_documents(made, "verdicts/") for row in batch.to_pylist()]
+    assert {row["reason"] for row in written} == {"exact_duplicate", "near_duplicate"}
+    report = made.read_json("dedup.json")
+    assert report["sources"]["docs"] == {
+        "documents": 41,
+        "exact_duplicate": 1,
+        "near_duplicate": 1,
+        "old_duplicate": 0,
+        "loss": round(2 / 41, 4),
+    }
+    assert made.manifest.extra["heldout"] == len(heldout)

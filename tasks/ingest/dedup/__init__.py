@@ -1,0 +1,1 @@
+"""Deduplication: exact and near copies, repeated lines, held-out documents; in bounded memory."""

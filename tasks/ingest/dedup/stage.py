@@ -1,0 +1,169 @@
+"""The dedup stage: exact and near duplicates out, repeated lines cut, a held-out part that nothing is near.
+
+Documents are taken in one total order, and each is compared with those that were kept: a document goes only when a kept
+one was measured to be its duplicate. So no chain of matches can take a source with it, and neither the order of shards
+nor the number of workers nor the memory shows in the result. What grows with the corpus waits on disk.
+"""
+
+import heapq
+import shutil
+
+import numpy as np
+
+from tasks.artifact import Artifact, Stage, Workspace
+from tasks.ingest.dedup.config import DedupConfig
+from tasks.ingest.dedup.corpus import Corpus
+from tasks.ingest.dedup.decide import decide, verdicts
+from tasks.ingest.dedup.heldout import draws, save_blocks
+from tasks.ingest.dedup.index import ROW_BITS, Shard, old_shards, read_index, sketch, texts_of
+from tasks.ingest.dedup.lines import repeated_lines
+from tasks.ingest.dedup.recall import measure_recall
+from tasks.ingest.dedup.report import Losses, figures, guard, largest_component
+from tasks.ingest.dedup.workers import side_by_side
+from tasks.ingest.dedup.write import Sources, heldout_texts, write_shard
+from tasks.ingest.shingles import SKETCH
+from tasks.progress import track
+from tasks.storage import join
+
+_SAMPLE_CHARS = (200, 20_000)  # documents of such a length are taken to measure recall
+
+
+def run(workspace: Workspace, config: DedupConfig, inputs: dict[str, Artifact]) -> None:
+    """Write index/, verdicts/, cuts/, train/ and heldout/ (a file for each shard of documents) and dedup.json.
+
+    Units: each shard's sketch, the decision, the lines, and each shard's documents.
+
+    Raises:
+        DataFault: a source loses more than its share; an old artifact's sketches are of another kind.
+    """
+    docs = inputs["docs"]
+    scratch = workspace.scratch / "dedup"
+    entries = docs.files("docs/")
+    workspace.expect_units(2 * len(entries) + 1 + bool(config.lines))
+    new = [_shard(workspace, docs, i, entry.path) for i, entry in enumerate(entries)]
+    _sketch_all(workspace, config, new)
+    old: list[Shard] = []
+    against = [inputs[role] for role in sorted(inputs, key=_number) if role.startswith("against.")]
+    for artifact in against:
+        old += old_shards(artifact, config, len(new) + len(old))
+    corpus = Corpus.of(new, old, config, scratch)
+    alone = _decide(workspace, corpus)
+    if config.lines:
+        _lines(workspace, corpus)
+    sources = Sources.of(workspace, config, alone)
+    folders = save_blocks(heldout_texts(sources, new, against), scratch / "heldout", config)
+    todo = [shard for shard in new if workspace.unit_record(_key(shard)) is None]
+    with track(f"dedup {workspace.name}: write", len(new), "shards") as bar:
+        bar.resume(len(new) - len(todo))
+        calls = [(workspace, sources, shard, folders) for shard in todo]
+        for _ in side_by_side(write_shard, calls, config.workers, f"dedup {workspace.name}"):
+            bar.advance()
+    facts = [record.facts for record in workspace.units()]
+    workspace.note(
+        sketch=SKETCH,
+        heldout=sum(fact.get("heldout", 0) for fact in facts),
+        cut_chars=sum(fact.get("cut_chars", 0) for fact in facts),
+        cut_lines=sum(fact.get("cut_lines", 0) for fact in facts),
+    )
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _number(role: str) -> int:
+    return int(role.partition(".")[2] or 0)
+
+
+def _key(shard: Shard) -> str:
+    return f"docs/{shard.path}"
+
+
+def _shard(workspace: Workspace, docs: Artifact, number: int, path: str) -> Shard:
+    name = path.removeprefix("docs/")
+    return Shard(number, name, join(workspace.url, "data", "index", name), (docs.file_url(path),))
+
+
+def _sketch_all(workspace: Workspace, config: DedupConfig, shards: list[Shard]) -> None:
+    todo = [shard for shard in shards if workspace.unit_record(f"sketch/{shard.path}") is None]
+    with track(f"dedup {workspace.name}: sketches", len(shards), "shards") as bar:
+        bar.resume(len(shards) - len(todo))
+        calls = [(workspace, config, shard) for shard in todo]
+        for _ in side_by_side(sketch_shard, calls, config.workers, f"dedup {workspace.name}"):
+            bar.advance()
+
+
+def sketch_shard(workspace: Workspace, config: DedupConfig, shard: Shard) -> None:
+    """The index of one shard: a unit of work."""
+    with workspace.unit(f"sketch/{shard.path}") as unit:
+        unit.write_parquet(f"index/{shard.path}", sketch(shard.text_urls[0], config))
+
+
+def _decide(workspace: Workspace, corpus: Corpus) -> str:
+    """Write verdicts/ and dedup.json; "SHARD#ROW" of the document to hold out where no draw held one out."""
+    if record := workspace.unit_record("decide"):
+        return record.facts["heldout_alone"]
+    decision, losses = decide(corpus), Losses()
+    largest = largest_component(corpus, decision.crowd)
+    kept, chosen, best = 0, 0, (2.0, "")
+    with workspace.unit("decide") as unit:
+        for shard, found, index in verdicts(decision):
+            losses.add(found, index)
+            if found.num_rows:
+                unit.write_parquet(f"verdicts/{shard.path}", found)
+            stays = np.ones(index.num_rows, bool)
+            stays[found["row"].to_numpy()] = False
+            kept += int(stays.sum())
+            if corpus.config.heldout_fraction and not chosen and stays.any():
+                drawn = draws(index["digest"].filter(stays).to_pylist(), corpus.config.seed)
+                chosen += int((drawn < corpus.config.heldout_fraction).sum())
+                first = int(np.argmin(drawn))
+                best = min(best, (float(drawn[first]), f"{shard.path}#{np.flatnonzero(stays)[first]}"))
+        guard(losses, largest, corpus.config)
+        report = figures(decision, losses, largest)
+        if recall := measure_recall(corpus.config, _sample(corpus), corpus.config.seed):
+            report["recall"] = recall
+        unit.write_json("dedup.json", report)
+        alone = best[1] if corpus.config.heldout_fraction and not chosen and kept > 1 else ""
+        unit.note(heldout_alone=alone)
+    decision.drops.remove()
+    return alone
+
+
+def _sample(corpus: Corpus) -> list[str]:
+    """Texts to plant pairs in: those of the smallest digests, a fair sample that no order of shards changes."""
+    if not corpus.config.recall_pairs:
+        return []
+    chosen: list[tuple[bytes, int]] = []
+    for shard in corpus.shards:
+        index, docs = read_index(shard, ["digest", "length"])
+        if shard.old or not len(docs):
+            continue
+        fits = [_SAMPLE_CHARS[0] <= length <= _SAMPLE_CHARS[1] for length in index["length"].to_pylist()]
+        rows = zip(index["digest"].to_pylist(), docs.tolist(), fits, strict=True)
+        chosen = heapq.nsmallest(corpus.config.recall_pairs, [*chosen, *((d, doc) for d, doc, fit in rows if fit)])
+    wanted = np.array(sorted(doc for _, doc in chosen), np.int64)
+    digest_of = {doc: digest for digest, doc in chosen}
+    found: list[tuple[bytes, str]] = []
+    for shard in corpus.shards:
+        low, high = np.searchsorted(wanted, (shard.number << ROW_BITS, (shard.number + 1) << ROW_BITS))
+        if low < high:
+            for docs, texts in texts_of(shard, wanted[low:high]):
+                found += [(digest_of[doc], text) for doc, text in zip(docs.tolist(), texts, strict=True)]
+    return [text for _, text in sorted(found)]
+
+
+def _lines(workspace: Workspace, corpus: Corpus) -> None:
+    """Write cuts/: the lines that go, a unit of work."""
+    if workspace.unit_record("lines") is not None or corpus.config.lines is None:
+        return
+    gone = {shard.path: url for shard in corpus.shards if (url := Sources.verdicts_url(workspace, shard.path))}
+    with workspace.unit("lines") as unit:
+        for shard, cuts in repeated_lines(corpus, corpus.config.lines, gone):
+            if cuts.num_rows:
+                unit.write_parquet(f"cuts/{shard.path}", cuts)
+
+
+DEDUP = Stage(
+    name="dedup",
+    version="2",
+    run=run,
+    code=("tasks.ingest.dedup", "tasks.ingest.shingles", "tasks.ingest.comparable", "tasks.records", "tasks.shards"),
+)
