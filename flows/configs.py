@@ -5,6 +5,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from tasks.config import StageConfig
+from tasks.decontaminate.config import DecontaminateConfig
 from tasks.ingest.config import CleanConfig, DedupConfig, MirrorConfig
 from tasks.instruct.config import InstructConfig
 from tasks.pack.config import PackConfig, TokenizerConfig
@@ -20,6 +21,9 @@ class CorpusConfig(StageConfig):
     mirror: MirrorConfig = Field(description="Sources to copy once into the store.")
     clean: CleanConfig = Field(description="Decoding, extraction, language and quality rules.")
     dedup: DedupConfig = Field(description="Exact and near duplicates, and the held-out split.")
+    decontaminate: DecontaminateConfig | None = Field(
+        default=None, description="Benchmarks whose items are dropped after deduplication; blank = none."
+    )
 
 
 class IngestConfig(StageConfig):
@@ -43,6 +47,9 @@ class SynthFlowConfig(StageConfig):
 
     teachers: dict[str, TeacherConfig] = Field(description="Teacher name -> the model it is.")
     recipes: dict[str, SynthConfig] = Field(description="Output name -> recipe, its source documents and its teacher.")
+    decontaminate: DecontaminateConfig | None = Field(
+        default=None, description="Benchmarks whose items are dropped from what the teachers wrote; blank = none."
+    )
 
 
 class PackFlowConfig(StageConfig):
@@ -56,6 +63,9 @@ class InstructFlowConfig(StageConfig):
     """Teachers to conversations, and the conversations packed for SFT."""
 
     recipes: dict[str, InstructConfig] = Field(description="Output name -> prompts, answers and gates.")
+    decontaminate: DecontaminateConfig | None = Field(
+        default=None, description="Benchmarks whose items are dropped from the conversations; blank = none."
+    )
     pack: PackConfig = Field(description="How the conversations become training records.")
 
 

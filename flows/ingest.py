@@ -7,6 +7,8 @@ from flows.configs import IngestConfig
 from flows.graph import FlowSpec, Outputs, Resolver, Step
 from flows.presets import INGEST, IngestPreset
 from flows.runner import run_flow
+from tasks.decontaminate.stage import DECONTAMINATE
+from tasks.decontaminate.task import drop_contaminated
 from tasks.ingest.clean import CLEAN
 from tasks.ingest.dedup.stage import DEDUP
 from tasks.ingest.mirror import MIRROR
@@ -14,7 +16,7 @@ from tasks.ingest.task import clean_documents, dedup_documents, mirror_pages
 
 
 def build(resolver: Resolver, preset: str, config: IngestConfig) -> Outputs:
-    """For each corpus: mirror, then clean, then dedup. Outputs are named after the corpora."""
+    """For each corpus: mirror, clean, dedup, and decontaminate where it is asked for. Outputs are named after them."""
     outputs: dict[str, Step] = {}
     for corpus in config.only or config.corpora:
         stages, name = config.corpora[corpus], f"{preset}-{corpus}"
@@ -23,6 +25,9 @@ def build(resolver: Resolver, preset: str, config: IngestConfig) -> Outputs:
         outputs[corpus] = Step(
             name, DEDUP, dedup_documents, stages.dedup, resolver.parents(stages.dedup, outputs) | {"docs": docs}
         )
+        if rules := stages.decontaminate:
+            parents = {"docs": outputs[corpus], **resolver.parents(rules)}
+            outputs[corpus] = Step(name, DECONTAMINATE, drop_contaminated, rules, parents)
     return outputs
 
 

@@ -16,6 +16,7 @@ from flows.configs import (
 from flows.gemma2 import gemma2_cpt, gemma2_sft
 from flows.sources import EN_PAGES, JA_PAGES, PYTHON_PAGES
 from flows.teachers import GEMMA3_270M, SMOLLM2
+from tasks.decontaminate.config import DecontaminateConfig
 from tasks.eval.config import EvalConfig
 from tasks.ingest.config import CleanConfig, DedupConfig
 from tasks.instruct.config import InstructConfig, InstructGates
@@ -116,13 +117,23 @@ def _dedup(heldout_fraction: float) -> DedupConfig:
     return DedupConfig(bands=20, rows=10, heldout_fraction=heldout_fraction)
 
 
+# Manuals repeat their sentences: a phrase of more than 10 documents is no sign of a benchmark (GPT-3's own limit).
+# Whole held-out documents (bits_per_byte) are guarded by dedup.max_heldout_overlap.
+_NO_ITEMS = DecontaminateConfig(benchmarks=("continuation",), max_documents=10)
+_HELDOUT = ("ingest/tiny:ja", "ingest/tiny:en")
+
 INGEST: dict[IngestPreset, IngestConfig] = {
     # 2 cores, about a minute: some 7,000 pages, 14 MB of text kept.
     IngestPreset.TINY: IngestConfig(
         corpora={
-            "ja": CorpusConfig(mirror=JA_PAGES, clean=JA_CLEAN, dedup=_dedup(0.04)),
-            "en": CorpusConfig(mirror=EN_PAGES, clean=EN_CLEAN, dedup=_dedup(0.03)),
-            "python": CorpusConfig(mirror=PYTHON_PAGES, clean=CleanConfig(language="python"), dedup=_dedup(0.02)),
+            "ja": CorpusConfig(mirror=JA_PAGES, clean=JA_CLEAN, dedup=_dedup(0.04), decontaminate=_NO_ITEMS),
+            "en": CorpusConfig(mirror=EN_PAGES, clean=EN_CLEAN, dedup=_dedup(0.03), decontaminate=_NO_ITEMS),
+            "python": CorpusConfig(
+                mirror=PYTHON_PAGES,
+                clean=CleanConfig(language="python"),
+                dedup=_dedup(0.02),
+                decontaminate=_NO_ITEMS,
+            ),
         }
     ),
 }
@@ -168,6 +179,7 @@ SYNTH: dict[SynthPreset, SynthFlowConfig] = {
             if GEMMA
             else {}
         ),
+        decontaminate=_NO_ITEMS.with_changes({"heldout": _HELDOUT}),
     ),
 }
 
@@ -307,6 +319,7 @@ INSTRUCT: dict[InstructPreset, InstructFlowConfig] = {
             if GEMMA
             else {}
         ),
+        decontaminate=_NO_ITEMS.with_changes({"benchmarks": ("instructions", "continuation"), "heldout": _HELDOUT}),
         pack=PackConfig(
             documents=(":en", *((":ja",) if GEMMA else ())),
             tokenizer="pack/tiny:tokenizer",

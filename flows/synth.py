@@ -7,6 +7,8 @@ from flows.configs import SynthFlowConfig
 from flows.graph import FlowSpec, Outputs, Resolver, Step
 from flows.presets import SYNTH, SynthPreset
 from flows.runner import run_flow
+from tasks.decontaminate.stage import DECONTAMINATE
+from tasks.decontaminate.task import drop_contaminated
 from tasks.synth.synthesize import SYNTH as SYNTH_STAGE
 from tasks.synth.task import synthesize_documents
 from tasks.teacher.stage import TEACHER
@@ -14,13 +16,16 @@ from tasks.teacher.task import prepare_teacher
 
 
 def build(resolver: Resolver, preset: str, config: SynthFlowConfig) -> Outputs:
-    """The teachers, then one artifact a recipe."""
+    """The teachers, then one artifact a recipe, without items of benchmarks where that is asked for."""
     outputs = {
         f"teacher-{name}": Step(name, TEACHER, prepare_teacher, teacher) for name, teacher in config.teachers.items()
     }
     for output, recipe in config.recipes.items():
         parents = resolver.parents(recipe, outputs)
         outputs[output] = Step(f"{preset}-{output}", SYNTH_STAGE, synthesize_documents, recipe, parents)
+        if rules := config.decontaminate:
+            parents = {"docs": outputs[output], **resolver.parents(rules, outputs)}
+            outputs[output] = Step(f"{preset}-synth-{output}", DECONTAMINATE, drop_contaminated, rules, parents)
     return outputs
 
 

@@ -97,6 +97,10 @@ class Benchmark(Protocol):
         """At most `limit` items, the same ones for every model."""
         ...
 
+    def texts(self, item: Item) -> list[str]:
+        """What of an item must not be trained on; decontamination looks for it."""
+        ...
+
     def prompt(self, item: Item, codec: TextCodec, settings: Settings) -> list[Request] | str:
         """The requests of an item, or the reason why it cannot be asked."""
         ...

@@ -12,7 +12,7 @@ from tasks.artifact.lineage import Lineage, Node
 from tasks.licences import duties, licence
 from tasks.release.config import ReleaseConfig
 
-DOCUMENT_STAGES = ("mirror", "clean", "dedup")
+DOCUMENT_STAGES = ("mirror", "clean", "dedup", "decontaminate")
 SYNTHETIC_STAGES = ("synth", "instruct")
 
 
@@ -40,6 +40,7 @@ def render(facts: CardFacts) -> str:
         training(facts),
         data(facts),
         evaluation(facts),
+        contamination(facts),
         how_to_run(facts),
         licences(facts),
         f"## Risks and limits\n\n{facts.config.risks}",
@@ -204,6 +205,35 @@ def evaluation(facts: CardFacts) -> str:
     if conditions:
         note += f" Computed with {conditions}" + (f"; {versions}." if versions else ".")
     return "## Evaluation\n\n" + _table(names, rows) + f"\n\n{note}"
+
+
+def contamination(facts: CardFacts) -> str:
+    """Benchmark items that were looked for in each part of the training data, and what was dropped for them."""
+    rows: list[tuple[Any, ...]] = []
+    for node in facts.graph.nodes:
+        found = node.manifest.extra.get("benchmarks", {}) if node.manifest and node.stage == "decontaminate" else {}
+        for name, one in found.items():
+            rows.append(
+                (
+                    node.name,
+                    name,
+                    _count(one["items"] - one["too_short"] - one["common"]),
+                    _count(one["too_short"] + one["common"]),
+                    _count(one["rows"]),
+                    _count(one["items_found"]),
+                    ", ".join(f"{rule}: {count:,}" for rule, count in one["rules"].items()),
+                    ", ".join(f"{source}: {count:,}" for source, count in one["sources"].items()),
+                )
+            )
+    if not rows:
+        return ""
+    names = ("data", "benchmark", "items looked for", "too short or common", "rows dropped", "items found", "by rule")
+    note = (
+        "Rows of the training data that hold an item of a benchmark were dropped: a window of words (or of letters, in "
+        "scripts without spaces), a whole short item, or a passage that is nearly the same. Paraphrases and "
+        "translations are not found in this way."
+    )
+    return f"## Contamination\n\n{note}\n\n" + _table((*names, "in source"), rows)
 
 
 def how_to_run(facts: CardFacts) -> str:

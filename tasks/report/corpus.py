@@ -19,7 +19,7 @@ LANGUAGES = {
     "python": "Python",
 }
 MAIN_REASONS = 8  # shown by themselves in a funnel
-DOCUMENT_STAGES = ("clean", "dedup")  # a chain of these is one funnel
+DOCUMENT_STAGES = ("clean", "dedup", "decontaminate")  # a chain of these is one funnel
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def language_order(code: str) -> tuple[int, str]:
 
 
 def funnels(nodes: Sequence[Node]) -> list[Funnel]:
-    """Every line of stages that counted rows: clean and dedup of one corpus together, any other stage by itself.
+    """Every line of stages that counted rows: clean, dedup and decontaminate of one corpus together, others alone.
 
     Stages that neither dropped nor counted anything are left out, and so are evaluation, release and report.
     """
@@ -104,7 +104,8 @@ def funnels(nodes: Sequence[Node]) -> list[Funnel]:
             continue
         line = [node]
         while line[0].stage in DOCUMENT_STAGES:
-            before = [by_key[key] for _, key in line[0].parents if by_key[key].stage in DOCUMENT_STAGES]
+            parents = [by_key[key] for role, key in line[0].parents if not role.startswith("heldout")]
+            before = [node for node in parents if node.stage in DOCUMENT_STAGES]
             if len(before) != 1 or before[0].manifest is None:
                 break
             line.insert(0, before[0])

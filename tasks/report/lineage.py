@@ -13,7 +13,7 @@ from tasks.page.charts import compact, element, number, shorten, size
 from tasks.report.layout import BOX_HEIGHT, BOX_WIDTH, arrange
 
 KINDS = {
-    **dict.fromkeys(("mirror", "clean", "dedup", "synth", "instruct", "pack", "tokenizer"), "data"),
+    **dict.fromkeys(("mirror", "clean", "dedup", "decontaminate", "synth", "instruct", "pack", "tokenizer"), "data"),
     **dict.fromkeys(("teacher", "train"), "model"),
     **dict.fromkeys(("eval", "release", "report"), "result"),
 }

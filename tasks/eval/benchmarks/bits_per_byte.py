@@ -26,6 +26,11 @@ def load(material: Material, language: str, limit: int, settings: Settings) -> l
     return [Item(row["id"], {"text": row["text"][: settings.max_document_chars]}) for row in rows]
 
 
+def texts(item: Item) -> list[str]:
+    """The document."""
+    return [item.fields["text"]]
+
+
 def prompt(item: Item, codec: TextCodec, settings: Settings) -> list[Request] | str:
     """One request for each window."""
     tokens = codec.encode(item.fields["text"])

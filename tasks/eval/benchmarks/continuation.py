@@ -43,6 +43,11 @@ def load(material: Material, language: str, limit: int, settings: Settings) -> l
     return items
 
 
+def texts(item: Item) -> list[str]:
+    """The passage with its right continuation, as it stands in the document."""
+    return [item.fields["context"] + item.fields["choices"][item.fields["right"]]]
+
+
 def prompt(item: Item, codec: TextCodec, settings: Settings) -> list[Request] | str:
     """One request for each choice. Context and choice are tokenised apart, so that all choices see the same context."""
     context = (codec.bos_id, *codec.encode(item.fields["context"]))

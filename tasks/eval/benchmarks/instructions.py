@@ -30,6 +30,11 @@ def load(material: Material, language: str, limit: int, settings: Settings) -> l
     return items
 
 
+def texts(item: Item) -> list[str]:
+    """What is asked last, and the reference answer."""
+    return [item.fields["messages"][-1]["content"], item.fields["reference"]]
+
+
 def prompt(item: Item, codec: TextCodec, settings: Settings) -> list[Request] | str:
     """The conversation up to the reference, with the header of the assistant's turn."""
     ids = tuple(codec.chat_prompt(item.fields["messages"]))

@@ -90,6 +90,17 @@ def build(
         store, "clean", "ja", {"d.bin": b"1"}, parents={"pages": mirror}, drops={"short_lines": 3, "not_japanese": 5}
     )
     dedup = artifact(store, "dedup", "ja", {"d.bin": b"2"}, parents={"documents": clean})
+    found = {"items": 70, "too_short": 3, "common": 2, "rows": 1234, "items_found": 12}
+    found |= {"rules": {"13 words": 34, "25 characters": 1200}, "sources": {"debian": 1234}}
+    clear = artifact(
+        store,
+        "decontaminate",
+        "ja",
+        {"d.bin": b"2c"},
+        parents={"docs": dedup},
+        drops={"contaminated:jsquad": 4},
+        notes={"benchmarks": {"jsquad": found}},
+    )
     teacher = artifact(
         store,
         "teacher",
@@ -103,7 +114,7 @@ def build(
         "pack",
         "cpt",
         {"mixture.json": json.dumps(MIXTURE).encode()},
-        parents={"documents.0": dedup, "documents.1": synth},
+        parents={"documents.0": clear, "documents.1": synth},
     )
     train = artifact(
         store,

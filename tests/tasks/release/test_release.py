@@ -101,6 +101,10 @@ def test_the_card_says_what_the_lineage_knows(tmp_path, world, proves):
         "| bits_per_byte | ja | lower | 3 ± 0.05 | 2 ± 0.05 | 2.1 ± 0.05 | -30.0% | 24 |",
         "| bits_per_byte | en | lower | 1.5 ± 0.05 | 1.56 ± 0.05 | 1.6 ± 0.05 | +6.7% | 24 |",
         "| continuation, accuracy | ja | higher (chance 0.25) |  |  | 0.5 ± 0.07 |  | 48 |",
+        "| decontaminate/ja | 4 | 0 | contaminated:jsquad 4 |",
+        "## Contamination",
+        "| data | benchmark | items looked for | too short or common | rows dropped | items found | by rule | in ",
+        "| ja | jsquad | 65 | 5 | 1,234 | 12 | 13 words: 34, 25 characters: 1,200 | debian: 1,234 |",
         "transformers 5.19.0 gives the same greedy tokens",
         "4 prompts of 32 new tokens each (1 ended at a tie)",
         "8.7e-06 (allowed 1e-03)",
@@ -123,7 +127,7 @@ def test_the_card_is_valid_front_matter_and_a_graph_without_dangling_ends(tmp_pa
     graph = card.split("```mermaid\n")[1].split("```")[0].splitlines()[1:]
     boxes = {line.strip().split("[")[0] for line in graph if "[" in line}
     ends = {end.strip() for line in graph if "-->" in line for end in line.split("-->")}
-    assert len(boxes) == 7
+    assert len(boxes) == 8
     assert ends == boxes
 
 
