@@ -4,9 +4,10 @@ from prefect import flow
 
 from flows.changes import changes_model
 from flows.configs import ClassifyFlowConfig
-from flows.graph import FlowSpec, Outputs, Resolver, Step
+from flows.graph import FlowSpec, Outputs, Resolver, StageTask, Step
 from flows.presets import CLASSIFY, ClassifyPreset
 from flows.runner import run_flow
+from tasks.artifact import Stage
 from tasks.classify.classifier import CLASSIFIER
 from tasks.classify.cut import CUT
 from tasks.classify.labels.annotate import ANNOTATE
@@ -19,22 +20,23 @@ from tasks.classify.task import (
     score_documents,
     train_classifier,
 )
+from tasks.config import StageConfig
 
 
 def build(resolver: Resolver, preset: str, config: ClassifyFlowConfig) -> Outputs:
     """Examples (by origin or by a teacher), classifier, scores; `main` is the documents that are kept."""
     outputs: dict[str, Step] = {}
 
-    def add(output: str, name: str, stage, task, stage_config) -> None:
-        outputs[output] = Step(name, stage, task, stage_config, resolver.parents(stage_config, outputs))
+    def add(output: str, stage: Stage, task: StageTask, stage_config: StageConfig) -> None:
+        outputs[output] = Step(preset, stage, task, stage_config, resolver.parents(stage_config, outputs))
 
     if config.contrast is not None:
-        add("examples", preset, CONTRAST, label_by_origin, config.contrast)
+        add("examples", CONTRAST, label_by_origin, config.contrast)
     if config.annotate is not None:
-        add("examples", preset, ANNOTATE, label_by_teacher, config.annotate)
-    add("classifier", preset, CLASSIFIER, train_classifier, config.classifier)
-    add("scores", preset, SCORE, score_documents, config.score)
-    add("main", preset, CUT, cut_documents, config.cut)
+        add("examples", ANNOTATE, label_by_teacher, config.annotate)
+    add("classifier", CLASSIFIER, train_classifier, config.classifier)
+    add("scores", SCORE, score_documents, config.score)
+    add("main", CUT, cut_documents, config.cut)
     return outputs
 
 

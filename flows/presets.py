@@ -144,7 +144,7 @@ CLASSIFY: dict[ClassifyPreset, ClassifyFlowConfig] = {
             positives=(Side(input=0, sources=("debian-manuals-ja", "harden-doc-ja", "live-manual-ja")),),
             negatives=(Side(input=0, sources=("libreoffice-help-ja",), max_documents=1_000),),
         ),
-        classifier=ClassifierConfig(examples=":examples", epochs=10),
+        classifier=ClassifierConfig(examples=":examples"),
         score=ScoreConfig(documents="ingest/tiny:ja", classifier=":classifier", group_by="source"),
         cut=CutConfig(documents="ingest/tiny:ja", scores=":scores", per="all"),
     ),

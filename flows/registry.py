@@ -2,7 +2,21 @@
 
 from collections.abc import Mapping
 
-from flows import classify, cpt, distill, eval, factory, ingest, instruct, pack, preflight, pretrain, release, sft, synth
+from flows import (
+    classify,
+    cpt,
+    distill,
+    eval,
+    factory,
+    ingest,
+    instruct,
+    pack,
+    preflight,
+    pretrain,
+    release,
+    sft,
+    synth,
+)
 from flows.graph import FlowSpec
 
 FLOWS: Mapping[str, FlowSpec] = {

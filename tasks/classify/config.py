@@ -69,13 +69,15 @@ class ClassifierConfig(StageConfig):
     """A fastText classifier trained on examples, and how far its probabilities can be believed."""
 
     examples: str = input_field("Labelled examples (contrast or annotate).", default="")
-    min_ngram: int = Field(default=2, ge=0, le=8, description="Shortest character n-gram; 0 with max_ngram 0 = none.")
-    max_ngram: int = Field(default=3, ge=0, le=8, description="Longest character n-gram, the context of CJK text.")
+    min_ngram: int = Field(default=1, ge=0, le=8, description="Shortest character n-gram; 0 with max_ngram 0 = none.")
+    max_ngram: int = Field(
+        default=2, ge=0, le=8, description="Longest character n-gram: what CJK text has instead of words."
+    )
     word_ngrams: int = Field(default=1, ge=1, le=5, description="Longest run of words; 2 for text with spaces.")
     min_count: int = Field(default=5, ge=1, description="A rarer word has n-grams but no entry of its own.")
     buckets: int = Field(default=1 << 18, ge=1, description="Hash buckets of the n-grams; dim x 4 bytes each.")
     dim: int = Field(default=16, ge=2, le=512, description="Length of a vector.")
-    epochs: int = Field(default=5, ge=1, le=200, description="Passes over the examples.")
+    epochs: int = Field(default=10, ge=1, le=200, description="Passes over the examples.")
     learning_rate: float = Field(default=0.2, gt=0, le=2, description="At the beginning; it falls to zero.")
     quantize: bool = Field(default=False, description="Write a compressed model (.ftz): a tenth as large, less exact.")
     min_auc: float = Field(
@@ -100,7 +102,7 @@ class ScoreConfig(StageConfig):
     classifier: str = input_field("The classifier.", default="")
     group_by: Literal["snapshot", "source"] = Field(
         default="snapshot",
-        description="What a histogram is kept for: the crawl (meta's snapshot, else the month of crawl_time) or source.",
+        description="What has its own histogram: the crawl (meta's snapshot, else the month of crawl_time) or source.",
     )
     workers: int = operational_field("Processes that score shards side by side; 0 = one a core.", default=1, ge=0)
 

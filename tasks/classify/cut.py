@@ -58,7 +58,7 @@ class Plan:
         wrong = {g: (real[g], found.kept) for g, found in self.thresholds.items() if real[g] != found.kept}
         if wrong and self.min_score is None:
             raise DataFault(
-                f"kept and promised documents by group: {wrong}. The histograms are not those of the score sidecars, so "
+                f"kept and promised documents by group: {wrong}. The histograms are not those of the sidecars, so "
                 "the thresholds are of other documents. Score the documents again (--rerun score)."
             )
         return replace(self, thresholds={g: replace(found, kept=real[g]) for g, found in self.thresholds.items()})
@@ -121,8 +121,8 @@ def plan_cut(config: CutConfig, scores: Artifact, reference: Artifact | None) ->
     if too_far:
         raise DataFault(
             f"{_drifts(too_far)}: above max_drift={config.max_drift} against {reference.url if reference else ''}. "
-            "Scores that moved so far mean other text (or a broken crawl), and the same share of it is another quality. "
-            "Look at the new documents' rejects and samples; then train the classifier anew, or raise max_drift."
+            "Scores that moved so far mean other text or a broken crawl, and its best part is another quality. Look "
+            "at the new documents' rejects and samples; then train the classifier anew, or raise max_drift."
         )
     far = {group: found for group, found in drifts.items() if found.psi > config.warn_drift}
     warnings = (f"{_drifts(far)}: above warn_drift={config.warn_drift}",) if far else ()

@@ -1,4 +1,4 @@
-"""A trained classifier, asked: labels' probabilities and scores of many lines. The base environment's fastText predicts."""
+"""A trained classifier, asked: probabilities and scores of many lines, by the base environment's fastText."""
 
 import contextlib
 import io

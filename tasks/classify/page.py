@@ -78,7 +78,9 @@ def histogram_plot(counts: np.ndarray, threshold: int, group: str) -> Markup:
         kind = "kept" if start >= threshold else "lost"
         width = max(_WIDE * (end - start) / span - 0.5, 0.5)
         parts.append(
-            element("rect", x=float(x), y=TOP + _HIGH - height, width=float(width), height=height, class_=f"mark {kind}")
+            element(
+                "rect", x=float(x), y=TOP + _HIGH - height, width=float(width), height=height, class_=f"mark {kind}"
+            )
         )
     for place in (low, (low + high) // 2, high):
         x = float(LEFT + _WIDE * (place - low) / span)

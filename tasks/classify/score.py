@@ -3,6 +3,7 @@
 import ctypes
 import multiprocessing
 import os
+import re
 import signal
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -10,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from tasks.artifact import Artifact, Stage, Workspace
 from tasks.classify.config import ScoreConfig
@@ -25,6 +25,7 @@ from tasks.shards import read_batches
 HISTOGRAMS = "histograms.json"
 UNKNOWN = "unknown"
 _PR_SET_PDEATHSIG = 1
+_SNAPSHOT = re.compile(r'"snapshot": "([^"\\]+)"')  # of meta_json; quotes inside a title are escaped
 SCORES = pa.schema(
     [
         pa.field("id", pa.string(), nullable=False),
@@ -58,10 +59,10 @@ def score(workspace: Workspace, config: ScoreConfig, inputs: dict[str, Artifact]
                 bar.advance(1)
         else:
             spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
-            with ProcessPoolExecutor(workers, spawn, _be_a_worker, (os.getpid(), classifier.path, classifier.marks)) as pool:
-                running = [
-                    pool.submit(_in_worker, workspace, documents.file_url(path), path, config) for path in todo
-                ]
+            with ProcessPoolExecutor(
+                workers, spawn, _be_a_worker, (os.getpid(), classifier.path, classifier.marks)
+            ) as pool:
+                running = [pool.submit(_in_worker, workspace, documents.file_url(path), path, config) for path in todo]
                 try:
                     for done in as_completed(running):
                         done.result()
@@ -103,12 +104,9 @@ def group_names(batch: pa.RecordBatch, group_by: str) -> list[str]:
     """The group of each document: its source, or its crawl: `meta`'s snapshot, else the month, else `unknown`."""
     if group_by == "source":
         return batch["source"].to_pylist()
-    named = pc.extract_regex(batch["meta"], r'"snapshot": "(?P<name>[^"\\]+)"')
-    months = pc.utf8_slice_codeunits(batch["crawl_time"], 0, 7)
-    return [
-        (found["name"] if found else "") or month or UNKNOWN
-        for found, month in zip(named.to_pylist(), months.to_pylist(), strict=True)
-    ]
+    named = (_SNAPSHOT.search(meta) for meta in batch["meta"].to_pylist())
+    times = batch["crawl_time"].to_pylist()
+    return [(found[1] if found else time[:7]) or UNKNOWN for found, time in zip(named, times, strict=True)]
 
 
 def _write_histograms(workspace: Workspace, config: ScoreConfig, classifier: Classifier) -> None:

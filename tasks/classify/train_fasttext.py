@@ -2,8 +2,8 @@
 
     python -I train_fasttext.py JOB.json
 
-The package that can train owns the same module name as the one of .venv, which can only predict; so they never meet, and
-this file imports nothing of ours. One thread: the same lines in the same order give the same model.
+The package that can train owns the same module name as the one of .venv, which can only predict; so they never meet,
+and this file imports nothing of ours. One thread: the same lines in the same order give the same model.
 """
 
 import ctypes
@@ -27,7 +27,9 @@ def main(job_path: str) -> None:
     import fasttext
 
     began = time.monotonic()
-    model = fasttext.train_supervised(job["lines"], thread=1, verbose=0, loss="softmax", **job["arguments"])
+    model = fasttext.train_supervised(  # pyright: ignore[reportAttributeAccessIssue] - of the other package
+        job["lines"], thread=1, verbose=0, loss="softmax", **job["arguments"]
+    )
     if job["quantize"]:
         model.quantize(qnorm=True, verbose=0)
     model.save_model(job["model"])

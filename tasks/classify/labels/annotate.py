@@ -44,9 +44,7 @@ class Sheet:
     def request(self, row: dict[str, str]) -> Request:
         """The question about one document."""
         config = self.config
-        messages = rubric.ask(
-            row["text"], config.language, excerpt_chars=config.excerpt_chars, justify=config.justify
-        )
+        messages = rubric.ask(row["text"], config.language, excerpt_chars=config.excerpt_chars, justify=config.justify)
         return Request(self.model, "chat", messages, rubric.sampling(config.max_answer_tokens, config.justify))
 
 

@@ -1,7 +1,7 @@
 """Educational value in 0 to 3 points: how a teacher is asked, and what an answer must be.
 
-Additive as FineWeb-Edu's rubric (one point for each thing that holds), reduced to three points (recipes.md 4.2); the words
-are ours.
+Additive as FineWeb-Edu's rubric (one point for each thing that holds), reduced to three points (recipes.md 4.2); the
+words are ours.
 """
 
 import re

@@ -14,7 +14,12 @@ from tasks.errors import ConfigError
 from tasks.records import DOCUMENT, document_id, table
 from tests.tasks.artifacts import artifact
 
-LEARNED = ("光合成は葉緑体で行われる。", "水は水素と酸素から成る。", "三平方の定理を証明する。", "細胞は膜に包まれている。")
+LEARNED = (
+    "光合成は葉緑体で行われる。",
+    "水は水素と酸素から成る。",
+    "三平方の定理を証明する。",
+    "細胞は膜に包まれている。",
+)
 SHOP = ("送料無料で今すぐ購入。", "ログインはこちら。", "メニュー トップ 一覧。", "ランキング第一位の商品。")
 SMALL = {"buckets": 2000, "dim": 4, "min_count": 1, "epochs": 10, "learning_rate": 0.5}
 

@@ -26,7 +26,9 @@ def config(stub: StubApi, **changes: object) -> AnnotateConfig:
 
 def sensible(prompt: str, before: int):
     """Three points for what can be learned, none for the shop, one where both stand together."""
-    learned, shop = (any(word in prompt for word in words) for words in (("葉緑体", "水素", "定理", "細胞"), ("送料", "商品")))
+    learned, shop = (
+        any(word in prompt for word in words) for words in (("葉緑体", "水素", "定理", "細胞"), ("送料", "商品"))
+    )
     return text(f"理由。\n点数: {1 if learned and shop else 3 if learned else 0}")
 
 

@@ -72,7 +72,10 @@ def test_the_held_out_rows_are_what_the_metrics_were_made_of(classifier):
 
 def test_the_same_examples_in_other_shards_give_the_same_bytes(tmp_path, classifier, examples):
     rows = read_table(examples, "examples/").to_pylist()
-    other = {"examples/0.parquet": table(rows[::-1][:17], EXAMPLE), "examples/1.parquet": table(rows[::-1][17:], EXAMPLE)}
+    other = {
+        "examples/0.parquet": table(rows[::-1][:17], EXAMPLE),
+        "examples/1.parquet": table(rows[::-1][17:], EXAMPLE),
+    }
     again = train(tmp_path, artifact(tmp_path, "contrast", "other", other))
     assert again.read_bytes("model.bin") == classifier.read_bytes("model.bin")
     assert again.read_json("metrics.json") == classifier.read_json("metrics.json")
@@ -96,7 +99,9 @@ def test_a_quantised_model_is_smaller_and_agrees(tmp_path, classifier, examples)
 
 
 def test_four_marks_have_an_expected_mark_as_score(trains, tmp_path):
-    rows = [(text, mark, n % 4 == 0) for mark in range(4) for n, text in enumerate(texts((f"印{mark}の文。",), 24, mark))]
+    rows = [
+        (text, mark, n % 4 == 0) for mark in range(4) for n, text in enumerate(texts((f"印{mark}の文。",), 24, mark))
+    ]
     made = train(tmp_path, example_artifact(tmp_path, rows))
     model = open_classifier(made)
     found = model.probabilities(["印0の文。印0の文。", "印3の文。印3の文。"])

@@ -21,7 +21,9 @@ from tests.tasks.artifacts import artifact
 from tests.tasks.classify.conftest import corpus, document
 
 
-def scored(store: Path, name: str, shards: dict[str, list[tuple[str, float]]], *, model: str = "m") -> dict[str, Artifact]:
+def scored(
+    store: Path, name: str, shards: dict[str, list[tuple[str, float]]], *, model: str = "m"
+) -> dict[str, Artifact]:
     """Documents with given (source, score), and their scores grouped by source, as the score stage leaves them."""
     rows = {s: [document(f"文{s}{n}", g, n) for n, (g, _) in enumerate(pairs)] for s, pairs in shards.items()}
     documents = corpus(store, name, rows)
