@@ -20,7 +20,7 @@ from tests.tasks.tiny_teacher import teacher
 
 
 def config(stub: StubApi, **changes: object) -> AnnotateConfig:
-    base = AnnotateConfig(documents="d", teacher="t", language="ja", max_documents=300, min_yield=0.0)
+    base = AnnotateConfig(documents="d", teacher="t", language="ja", max_documents=30, min_yield=0.0)
     return base.with_changes({"serving.url": stub.url, **changes})
 
 
@@ -42,10 +42,10 @@ def test_marks_become_examples_with_the_teachers_licence(tmp_path, mixed):
         made = run(tmp_path, mixed, config(stub))
     rows = read_table(made, "examples/").to_pylist()
     assert {(row["source"], row["label"]) for row in rows} == {("wiki", 3), ("shop", 0)}
-    assert (made.manifest.counts.in_, made.manifest.counts.out) == (300, 300)
+    assert (made.manifest.counts.in_, made.manifest.counts.out) == (30, 30)
     assert made.manifest.teachers == ("Tiny-Teacher",)
     assert made.manifest.licences == ("Apache-2.0", "CC-BY-SA-4.0")
-    assert made.manifest.tokens == 900
+    assert made.manifest.tokens == 90
     system, user = stub.bodies[0]["messages"]
     assert (system["role"], user["role"], stub.bodies[0]["temperature"]) == ("system", "user", 0.0)
     assert user["content"].startswith("<<<\n")
@@ -63,7 +63,7 @@ def test_answers_without_a_mark_are_counted_by_reason_and_kept_aside(tmp_path, m
         made = run(tmp_path, mixed, config(stub))
     counts = made.manifest.counts
     assert set(counts.dropped) == {"out_of_range", "unparsed", "dead_rejected"}
-    assert counts.in_ == 300 == counts.out + sum(counts.dropped.values())
+    assert counts.in_ == 30 == counts.out + sum(counts.dropped.values())
     files = sorted((Path(made.url) / "rejects").rglob("*.zst"))
     data = b"".join(zstandard.ZstdDecompressor().stream_reader(f.read_bytes()).read() for f in files)
     said = {row["reason"]: row for row in map(json.loads, data.splitlines())}
@@ -93,7 +93,7 @@ def test_a_run_that_dies_asks_only_what_is_missing(tmp_path, mixed):
         again = run(tmp_path / "again", mixed, config(stub, heldout_fraction=0.5))
         assert stub.asked.total() == asked, "another split asks nothing"
     assert first.manifest.content_digest == whole.manifest.content_digest
-    assert again.manifest.counts.out == 300
+    assert again.manifest.counts.out == 30
 
 
 def test_a_base_model_is_not_asked(tmp_path, mixed):
@@ -104,7 +104,7 @@ def test_a_base_model_is_not_asked(tmp_path, mixed):
 def test_from_a_teachers_marks_to_the_best_tenth(trains, tmp_path, mixed):
     store = str(tmp_path)
     with stub_api(sensible) as stub:
-        examples = run(tmp_path, mixed, config(stub))
+        examples = run(tmp_path, mixed, config(stub, max_documents=80))
     settings = ClassifierConfig(**SMALL)
     classifier = produce(store, CLASSIFIER, "ja", settings, {"examples": examples})
     inputs = {"documents": mixed, "classifier": classifier}

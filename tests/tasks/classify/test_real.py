@@ -4,7 +4,7 @@ import gzip
 import json
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,10 @@ from tasks.shards import read_table
 from tests.tasks.classify.conftest import corpus, document
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
-pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not here: the real pages live outside the repo")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not here: the real pages live outside the repo"),
+]
 
 SEEN_JUNK = ("debian-reference", "developers-reference", "debmake-doc", "debian-faq")
 NEW_JUNK = ("mecab", "rust-book-ja")
@@ -41,11 +44,12 @@ def prose(name: str) -> Iterator[str]:
             yield from (piece for i in range(0, len(text), 1000) if len(piece := text[i : i + 1000]) >= LEAST_CHARS)
 
 
-def junk() -> Iterator[tuple[str, str]]:
+def junk(sites: Sequence[str]) -> Iterator[tuple[str, str]]:
     """(site, what is left of a page without its sentences: menus, headings, lists), a dozen lines at a time."""
     with tarfile.open(DATA / "html-ja" / "pages-ja.tar.gz") as pages:
         for member in pages.getmembers():
-            file = pages.extractfile(member) if member.isfile() else None
+            site = member.name.split("/")[0]
+            file = pages.extractfile(member) if member.isfile() and site in sites else None
             if file is not None:
                 text = extract_plain_text(file.read().decode("utf-8", "replace"), main_content=False)
                 lines = (line.strip() for line in text.splitlines())
@@ -53,33 +57,33 @@ def junk() -> Iterator[tuple[str, str]]:
                 for start in range(0, len(short), CHUNK_LINES):
                     piece = "\n".join(short[start : start + CHUNK_LINES])
                     if len(piece) >= LEAST_CHARS:
-                        yield member.name.split("/")[0], piece
+                        yield site, piece
+
+
+def pieces(store: Path, name: str, texts: Sequence[str], sites: Sequence[str]) -> Artifact:
+    rows = [document(text, source, n) for source in texts for n, text in enumerate(prose(source))]
+    rows += [document(text, site, n) for n, (site, text) in enumerate(junk(sites))]
+    return corpus(store, name, {"0": rows})
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory) -> dict[str, Artifact]:
-    """`seen` to train on, `new` from other sites and other manuals."""
-    store = tmp_path_factory.mktemp("real") / "store"
-    pieces = list(junk())
-    found = {}
-    for name, texts, sites in (("seen", SEEN_TEXT, SEEN_JUNK), ("new", NEW_TEXT, NEW_JUNK)):
-        rows = [document(text, source, n) for source in texts for n, text in enumerate(prose(source))]
-        rows += [document(text, site, n) for n, (site, text) in enumerate(pieces) if site in sites]
-        found[name] = corpus(store, name, {"0": rows})
-    return found
+def unseen(tmp_path_factory) -> Artifact:
+    """Other sites and other manuals than those to train on."""
+    return pieces(tmp_path_factory.mktemp("unseen") / "store", "unseen", NEW_TEXT, NEW_JUNK)
 
 
 @pytest.fixture(scope="module")
-def trained(trains, real, tmp_path_factory) -> Artifact:
-    store = str(tmp_path_factory.mktemp("trained") / "store")
+def trained(trains, tmp_path_factory) -> Artifact:
+    store = tmp_path_factory.mktemp("trained") / "store"
+    documents = pieces(store, "seen", SEEN_TEXT, SEEN_JUNK)
     config = ContrastConfig(
         documents=("d",),
         positives=(Side(input=0, sources=SEEN_TEXT, max_documents=3000),),
         negatives=(Side(input=0, sources=SEEN_JUNK),),
         heldout_fraction=0.2,
     )
-    examples = produce(store, CONTRAST, "wiki", config, {"documents.0": real["seen"]})
-    return produce(store, CLASSIFIER, "wiki", ClassifierConfig(min_auc=0.9), {"examples": examples})
+    examples = produce(str(store), CONTRAST, "wiki", config, {"documents.0": documents})
+    return produce(str(store), CLASSIFIER, "wiki", ClassifierConfig(min_auc=0.9), {"examples": examples})
 
 
 def test_wikipedia_and_manuals_against_the_furniture_of_pages(trained):
@@ -93,8 +97,8 @@ def test_wikipedia_and_manuals_against_the_furniture_of_pages(trained):
     assert found["calibration"]["1"]["error"] < 0.05
 
 
-def test_it_tells_them_apart_on_sites_and_manuals_that_it_never_saw(tmp_path, trained, real):
-    inputs = {"documents": real["new"], "classifier": trained}
+def test_it_tells_them_apart_on_sites_and_manuals_that_it_never_saw(tmp_path, trained, unseen):
+    inputs = {"documents": unseen, "classifier": trained}
     scores = produce(str(tmp_path), SCORE, "new", ScoreConfig(group_by="source"), inputs)
     rows = read_table(scores, "annotations/")
     good = np.isin(rows["group"].to_pylist(), NEW_TEXT)
@@ -103,7 +107,7 @@ def test_it_tells_them_apart_on_sites_and_manuals_that_it_never_saw(tmp_path, tr
     assert found is not None
     assert found > 0.93
     made = produce(
-        str(tmp_path), CUT, "new", CutConfig(top_fraction=0.1, per="all"), {"documents": real["new"], "scores": scores}
+        str(tmp_path), CUT, "new", CutConfig(top_fraction=0.1, per="all"), {"documents": unseen, "scores": scores}
     )
     kept = read_table(made, "docs/")["source"].to_pylist()
     assert np.isin(kept, NEW_TEXT).mean() > 0.99
@@ -111,10 +115,9 @@ def test_it_tells_them_apart_on_sites_and_manuals_that_it_never_saw(tmp_path, tr
     assert abs(said["share"] - 0.1) <= said["bin_share"]
 
 
-@pytest.mark.slow
-def test_prediction_reaches_eight_megabytes_a_cpu_second(trained, real):
+def test_prediction_reaches_eight_megabytes_a_cpu_second(trained, unseen):
     """corpus-engine.md 4. The best of seven: what else runs on the machine shares its caches."""
-    texts = read_table(real["new"], "docs/")["text"].to_pylist()
+    texts = read_table(unseen, "docs/")["text"].to_pylist()
     size = sum(len(text.encode()) for text in texts) / 1e6
     model = open_classifier(trained)
     model.probabilities([to_line(texts[0])])
