@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from tasks.artifact import Artifact, Stage, Workspace
 from tasks.classify.config import CutConfig
-from tasks.classify.histogram import Drift, Threshold, bins, drift, merged, top_fraction
+from tasks.classify.histogram import Drift, Threshold, bins, drift, lower_edge, merged, top_fraction
 from tasks.classify.labels.examples import document_shards
 from tasks.classify.page import cut_page
 from tasks.classify.score import HISTOGRAMS, SCORES, sidecar
@@ -80,7 +80,8 @@ def cut(workspace: Workspace, config: CutConfig, inputs: dict[str, Artifact]) ->
 
     Raises:
         ConfigError: scores of other documents, or a reference of another classifier.
-        DataFault: a group's drift is above `max_drift`; scores that are not in the order of their documents.
+        DataFault: a group's drift is above `max_drift`; nothing is kept; scores that are not in the order of their
+            documents.
     """
     documents, scores = inputs["documents"], inputs["scores"]
     require_kin(documents, scores, inputs.get("reference"))
@@ -96,6 +97,7 @@ def cut(workspace: Workspace, config: CutConfig, inputs: dict[str, Artifact]) ->
     for record in workspace.units():
         kept.update(record.facts.get("kept", {}))
     plan = plan.settled(kept)
+    _require_some(plan, config, workspace.name)
     if workspace.unit_record("report") is None:
         with workspace.unit("report") as unit:
             unit.write_json("cut.json", plan.facts())
@@ -208,6 +210,16 @@ def _threshold(counts: np.ndarray, config: CutConfig, highest: float) -> Thresho
     assert config.min_score is not None
     place = int(bins(np.array([config.min_score]), highest)[0])
     return Threshold(place, config.min_score, int(counts.sum()), int(counts[place:].sum()), int(counts[place]))
+
+
+def _require_some(plan: Plan, config: CutConfig, name: str) -> None:
+    total = sum(found.total for found in plan.thresholds.values())
+    if total and not any(found.kept for found in plan.thresholds.values()):
+        best = max(float(lower_edge(int(np.flatnonzero(c)[-1]), plan.highest)) for c in plan.histograms.values())
+        raise DataFault(
+            f"cut {name}: none of {total:,} documents reaches min_score={config.min_score}, the best are about "
+            f"{best:.4f}: an empty corpus would be taken for a finished one. Lower min_score, or cut by top_fraction."
+        )
 
 
 def _total(groups: Mapping[str, np.ndarray]) -> np.ndarray:

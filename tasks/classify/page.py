@@ -68,7 +68,7 @@ def histogram_plot(counts: np.ndarray, threshold: int, group: str) -> Markup:
     low, high = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, NUM_BINS)
     edges = np.unique(np.append(np.linspace(low, high, BARS + 1).astype(int), np.clip(threshold, low, high)))
     starts, ends = edges[:-1], edges[1:]
-    heights = np.add.reduceat(counts, starts) - np.append(np.zeros(len(starts) - 1), counts[high:].sum())
+    heights = np.add.reduceat(counts[:high], starts)
     density = heights / (ends - starts)
     top = float(density.max()) or 1.0
     span = high - low

@@ -21,6 +21,9 @@ from tests.tasks.artifacts import artifact
 from tests.tasks.classify.conftest import corpus, document
 
 
+SECOND = float(np.linspace(0.5, 0.95, 20)[-2])  # the second best score of `two_groups`
+
+
 def scored(
     store: Path, name: str, shards: dict[str, list[tuple[str, float]]], *, model: str = "m"
 ) -> dict[str, Artifact]:
@@ -79,12 +82,20 @@ def test_all_groups_together_keep_the_best_of_all(tmp_path, two_groups):
 
 @pytest.mark.parametrize(
     ("least", "count"),
-    [pytest.param(0.95, 1, id="the score itself is enough"), pytest.param(0.9500001, 0, id="a little more is not")],
+    [
+        pytest.param(SECOND, 2, id="the score itself is enough"),
+        pytest.param(SECOND + 1e-9, 1, id="a little more is not"),
+    ],
 )
 def test_a_least_score_is_exact_although_bins_are_wide(tmp_path, two_groups, least, count):
     made = cut(tmp_path, two_groups, top_fraction=None, min_score=least)
     assert made.manifest.counts.out == count
     assert made.read_json("cut.json")["thresholds"]["good"]["kept"] == count
+
+
+def test_a_least_score_that_nothing_reaches_is_no_corpus(tmp_path, two_groups):
+    with pytest.raises(DataFault, match=r"none of 40 documents reaches min_score=0\.96, the best are about 0\.9"):
+        cut(tmp_path, two_groups, top_fraction=None, min_score=0.96)
 
 
 def test_what_is_dropped_says_its_score_and_group(tmp_path, two_groups):
