@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from tasks.config import StageConfig, input_field, operational_field
 from tasks.generation.server import Serving
+from tasks.shard_workers import Runner
 
 
 class Side(StageConfig):
@@ -104,7 +105,13 @@ class ScoreConfig(StageConfig):
         default="snapshot",
         description="What has its own histogram: the crawl (meta's snapshot, else the month of crawl_time) or source.",
     )
-    workers: int = operational_field("Processes that score shards side by side; 0 = one a core.", default=1, ge=0)
+    workers: int = operational_field("Shards scored side by side; 0 = one a core.", default=0, ge=0)
+    runner: Runner = operational_field(
+        "local = processes of this machine; ray = tasks of the cluster at $RAY_ADDRESS.", default="local"
+    )
+    shared_disk: bool = operational_field(
+        "ray: a store that is a path is the same disk on every node of the cluster.", default=False
+    )
 
 
 class CutConfig(StageConfig):
@@ -122,6 +129,13 @@ class CutConfig(StageConfig):
         default=0.1, gt=0, description="Population stability index against the reference from which a group is named."
     )
     max_drift: float | None = Field(default=None, gt=0, description="Index above which nothing is cut; empty = never.")
+    workers: int = operational_field("Shards cut side by side; 0 = one a core.", default=0, ge=0)
+    runner: Runner = operational_field(
+        "local = processes of this machine; ray = tasks of the cluster at $RAY_ADDRESS.", default="local"
+    )
+    shared_disk: bool = operational_field(
+        "ray: a store that is a path is the same disk on every node of the cluster.", default=False
+    )
 
     @model_validator(mode="after")
     def _one_rule(self) -> Self:

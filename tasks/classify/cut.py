@@ -1,15 +1,17 @@
 """Scored documents to the best of them, by thresholds from histograms; and an alarm when a dump is unlike the last."""
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifact import Artifact, Stage, Workspace
+from tasks.artifact import Artifact, Stage, Unit, Workspace
 from tasks.classify.config import CutConfig
 from tasks.classify.histogram import Drift, Threshold, bins, drift, lower_edge, merged, top_fraction
 from tasks.classify.labels.examples import document_shards
@@ -17,7 +19,9 @@ from tasks.classify.page import cut_page
 from tasks.classify.score import HISTOGRAMS, SCORES, sidecar
 from tasks.errors import ConfigError, DataFault
 from tasks.records import DOCUMENT
-from tasks.shards import read_batches
+from tasks.shard_workers import ShardJob, Work, Workers, each_shard
+from tasks.shards import ShardWriter, read_batches
+from tasks.storage import join
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +80,7 @@ def cut(workspace: Workspace, config: CutConfig, inputs: dict[str, Artifact]) ->
     """Write `docs/NAME.parquet` with the documents that are kept, `cut.json` and `report.html`.
 
     A unit for each shard; a document under its group's threshold is dropped as `low_quality_score`. Memory holds the
-    histograms and a shard's kept rows.
+    histograms, a shard's scores and a row group of documents for each worker.
 
     Raises:
         ConfigError: scores of other documents, or a reference of another classifier.
@@ -90,9 +94,13 @@ def cut(workspace: Workspace, config: CutConfig, inputs: dict[str, Artifact]) ->
         log.warning("cut %s: %s", workspace.name, warning)
     paths = document_shards(documents)
     workspace.expect_units(len(paths) + 1)
-    for path in paths:
-        if workspace.unit_record(path) is None:
-            _cut_shard(workspace, plan, documents.file_url(path), scores.file_url(sidecar(path)), path)
+    job = ShardJob(
+        label=f"cut {workspace.name}",
+        shards={path: documents.entry(path).rows or 0 for path in paths},
+        open_work=partial(open_cutter, workspace, plan, documents.url, scores.url),
+        rows="documents",
+    )
+    each_shard(workspace, job, Workers(config.workers, config.runner, config.shared_disk))
     kept: Counter[str] = Counter()
     for record in workspace.units():
         kept.update(record.facts.get("kept", {}))
@@ -163,21 +171,33 @@ def require_kin(documents: Artifact, scores: Artifact, reference: Artifact | Non
         )
 
 
-def _cut_shard(workspace: Workspace, plan: Plan, documents: str, scores: str, path: str) -> None:
-    chosen: list[pa.RecordBatch] = []
+@contextlib.contextmanager
+def open_cutter(workspace: Workspace, plan: Plan, documents: str, scores: str) -> Iterator[Work]:
+    """In a worker: a function that cuts one shard."""
+
+    def work(path: str) -> None:
+        with workspace.unit(path) as unit:
+            cut_shard(unit, plan, join(documents, "data", path), join(scores, "data", sidecar(path)))
+
+    yield work
+
+
+def cut_shard(unit: Unit, plan: Plan, documents: str, scores: str) -> None:
+    """One shard. Memory holds its scores and a row group of kept documents."""
     kept: Counter[str] = Counter()
-    with workspace.unit(path) as unit:
+    target = f"docs/{unit.key.partition('/')[2]}"
+    with ShardWriter(unit.open(target), DOCUMENT) as writer:
         for batch, scored in _side_by_side(documents, scores):
             keep = plan.keeps(scored)
-            chosen.append(batch.select(DOCUMENT.names).filter(pa.array(keep)))
+            writer.write(pa.Table.from_batches([batch.select(DOCUMENT.names).filter(pa.array(keep))], DOCUMENT))
             kept.update(scored["group"].filter(pa.array(keep)).to_pylist())
             unit.count(rows_in=batch.num_rows, rows_out=int(keep.sum()))
             lost = np.flatnonzero(~keep)
             columns = (batch["id"], batch["url"], batch["source"], scored["group"], scored["score"])
             for id_, url, source, group, value in zip(*(c.take(lost).to_pylist() for c in columns), strict=True):
                 unit.drop(LOW, {"id": id_, "url": url, "source": source, "group": group, "score": value})
-        unit.write_parquet(f"docs/{path.partition('/')[2]}", pa.Table.from_batches(chosen, DOCUMENT))
-        unit.note(kept=dict(sorted(kept.items())))
+    unit.set_rows(target, writer.rows)
+    unit.note(kept=dict(sorted(kept.items())))
 
 
 def _side_by_side(documents: str, scores: str) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:

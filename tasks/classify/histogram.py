@@ -4,7 +4,7 @@ Bins have equal widths in log-odds of the score's share of the highest mark, bec
 both ends: in bins of equal score, the best tenth of a corpus could be one bin.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,15 +32,13 @@ def lower_edge(place: int, highest: float) -> float:
     return highest / (1 + float(np.exp(LIMIT - place * BIN_WIDTH))) if place > 0 else 0.0
 
 
-def count_bins(scores: np.ndarray, groups: list[str], highest: float) -> dict[str, dict[str, int]]:
-    """How many documents of each group are in each bin; bins without documents are left out."""
-    found: dict[str, dict[str, int]] = {}
+def count_bins(found: dict[str, np.ndarray], scores: np.ndarray, groups: Sequence[str], highest: float) -> None:
+    """Add documents to the histograms of their groups; a group costs 20 kB."""
     names, place = np.unique(np.asarray(groups, object), return_inverse=True)
     where = bins(scores, highest)
     for number, name in enumerate(names):
-        filled, counts = np.unique(where[place == number], return_counts=True)
-        found[str(name)] = {str(b): int(n) for b, n in zip(filled, counts, strict=True)}
-    return found
+        total = found.setdefault(str(name), np.zeros(NUM_BINS, np.int64))
+        total += np.bincount(where[place == number], minlength=NUM_BINS)
 
 
 def merged(parts: Iterable[Histograms]) -> dict[str, np.ndarray]:
@@ -54,10 +52,10 @@ def merged(parts: Iterable[Histograms]) -> dict[str, np.ndarray]:
 
 
 def as_json(histograms: Mapping[str, np.ndarray]) -> dict[str, dict[str, int]]:
-    """Filled bins only."""
+    """Filled bins only, groups sorted."""
     return {
         group: {str(place): int(counts[place]) for place in np.flatnonzero(counts)}
-        for group, counts in histograms.items()
+        for group, counts in sorted(histograms.items())
     }
 
 

@@ -1,30 +1,25 @@
 """Documents to scores: a sidecar row for every document, and a histogram of each group. No text is written again."""
 
-import ctypes
-import multiprocessing
-import os
+import contextlib
 import re
-import signal
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from tasks.artifact import Artifact, Stage, Workspace
+from tasks.artifact import Artifact, Stage, Unit, Workspace, open_artifact
 from tasks.classify.config import ScoreConfig
 from tasks.classify.histogram import as_json, count_bins, merged
 from tasks.classify.labels.examples import document_shards
 from tasks.classify.model import Classifier, open_classifier
 from tasks.classify.text import to_line
-from tasks.errors import HostFault
-from tasks.progress import track
-from tasks.shards import read_batches
+from tasks.shard_workers import ShardJob, Work, Workers, each_shard
+from tasks.shards import ShardWriter, read_batches
+from tasks.storage import join
 
 HISTOGRAMS = "histograms.json"
 UNKNOWN = "unknown"
-_PR_SET_PDEATHSIG = 1
 _SNAPSHOT = re.compile(r'"snapshot": "([^"\\]+)"')  # of meta_json; quotes inside a title are escaped
 SCORES = pa.schema(
     [
@@ -35,64 +30,57 @@ SCORES = pa.schema(
 )
 READ = ["id", "text", "source", "crawl_time", "meta"]
 
-_classifier: Classifier | None = None  # of a worker process, loaded once
-
 
 def score(workspace: Workspace, config: ScoreConfig, inputs: dict[str, Artifact]) -> None:
     """Write `annotations/NAME.parquet` (SCORES), one for each shard and in its order, and `histograms.json`.
 
-    One unit a shard, by `workers` processes. Their number changes nothing.
+    One unit a shard, by `workers`. Neither their number nor their kind changes anything.
 
     Raises:
         HostFault: a worker was killed.
     """
-    documents, classifier = inputs["documents"], open_classifier(inputs["classifier"])
+    documents, classifier = inputs["documents"], inputs["classifier"]
+    highest = open_classifier(classifier).highest
     paths = document_shards(documents)
-    todo = [path for path in paths if workspace.unit_record(path) is None]
     workspace.expect_units(len(paths) + 1)
-    with track(f"score {workspace.name}", len(paths), unit="shards") as bar:
-        bar.resume(len(paths) - len(todo))
-        workers = min(config.workers or os.cpu_count() or 1, len(todo))
-        if workers <= 1:
-            for path in todo:
-                score_shard(workspace, classifier, documents.file_url(path), path, config)
-                bar.advance(1)
-        else:
-            spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
-            with ProcessPoolExecutor(
-                workers, spawn, _be_a_worker, (os.getpid(), classifier.path, classifier.marks)
-            ) as pool:
-                running = [pool.submit(_in_worker, workspace, documents.file_url(path), path, config) for path in todo]
-                try:
-                    for done in as_completed(running):
-                        done.result()
-                        bar.advance(1)
-                except BrokenProcessPool as error:
-                    raise HostFault(
-                        f"a worker of score {workspace.name} was killed ({workers} workers): usually memory ran out, "
-                        "each holds the model. Finished shards are kept. Set workers lower, and run again."
-                    ) from error
-                finally:
-                    pool.shutdown(wait=False, cancel_futures=True)
-    _write_histograms(workspace, config, classifier)
+    job = ShardJob(
+        label=f"score {workspace.name}",
+        shards={path: documents.entry(path).rows or 0 for path in paths},
+        open_work=partial(open_scorer, workspace, config, documents.url, classifier.url),
+        rows="documents",
+    )
+    each_shard(workspace, job, Workers(config.workers, config.runner, config.shared_disk))
+    if workspace.unit_record("histograms") is None:
+        found = merged(r.facts["histograms"] for r in workspace.units() if "histograms" in r.facts)
+        with workspace.unit("histograms") as unit:
+            unit.write_json(HISTOGRAMS, {"group_by": config.group_by, "highest": highest, "groups": as_json(found)})
 
 
-def score_shard(workspace: Workspace, classifier: Classifier, url: str, path: str, config: ScoreConfig) -> None:
-    """One shard: a unit of work. Memory holds its scores and a batch of its texts."""
-    ids: list[str] = []
-    groups: list[str] = []
-    scores: list[np.ndarray] = []
-    with workspace.unit(path) as unit:
+@contextlib.contextmanager
+def open_scorer(workspace: Workspace, config: ScoreConfig, documents: str, classifier: str) -> Iterator[Work]:
+    """In a worker: a function that scores one shard, with a model that is loaded once."""
+    model = open_classifier(open_artifact(classifier))
+
+    def work(path: str) -> None:
+        with workspace.unit(path) as unit:
+            score_shard(unit, join(documents, "data", path), model, config.group_by)
+
+    yield work
+
+
+def score_shard(unit: Unit, url: str, model: Classifier, group_by: str) -> None:
+    """One shard. Memory holds a batch of its texts, a row group of scores and the histograms."""
+    histograms: dict[str, np.ndarray] = {}
+    target = sidecar(unit.key)
+    with ShardWriter(unit.open(target), SCORES) as writer:
         for batch in read_batches(url, READ):
-            lines = [to_line(text) for text in batch["text"].to_pylist()]
-            scores.append(classifier.scores(classifier.probabilities(lines)))
-            ids += batch["id"].to_pylist()
-            groups += group_names(batch, config.group_by)
-        every = np.concatenate(scores) if scores else np.empty(0)
-        unit.count(rows_in=len(ids), rows_out=len(ids))
-        table = pa.Table.from_arrays([pa.array(ids, pa.string()), pa.array(groups, pa.string()), every], schema=SCORES)
-        unit.write_parquet(sidecar(path), table)
-        unit.note(histograms=count_bins(every, groups, classifier.highest))
+            scores = model.scores(model.probabilities([to_line(text) for text in batch["text"].to_pylist()]))
+            groups = group_names(batch, group_by)
+            count_bins(histograms, scores, groups, model.highest)
+            writer.write(pa.Table.from_arrays([batch["id"], pa.array(groups, pa.string()), scores], schema=SCORES))
+    unit.set_rows(target, writer.rows)
+    unit.count(rows_in=writer.rows, rows_out=writer.rows)
+    unit.note(histograms=as_json(histograms))
 
 
 def sidecar(path: str) -> str:
@@ -107,29 +95,6 @@ def group_names(batch: pa.RecordBatch, group_by: str) -> list[str]:
     named = (_SNAPSHOT.search(meta) for meta in batch["meta"].to_pylist())
     times = batch["crawl_time"].to_pylist()
     return [(found[1] if found else time[:7]) or UNKNOWN for found, time in zip(named, times, strict=True)]
-
-
-def _write_histograms(workspace: Workspace, config: ScoreConfig, classifier: Classifier) -> None:
-    if workspace.unit_record("histograms") is not None:
-        return
-    found = merged(r.facts["histograms"] for r in workspace.units() if "histograms" in r.facts)
-    with workspace.unit("histograms") as unit:
-        facts = {"group_by": config.group_by, "highest": classifier.highest, "groups": as_json(found)}
-        unit.write_json(HISTOGRAMS, facts)
-
-
-def _in_worker(workspace: Workspace, url: str, path: str, config: ScoreConfig) -> None:
-    assert _classifier is not None
-    score_shard(workspace, _classifier, url, path, config)
-
-
-def _be_a_worker(parent: int, path: Path, marks: tuple[int, ...]) -> None:
-    global _classifier
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the parent, and with it this process
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        raise SystemExit(0)
-    _classifier = Classifier(path, marks)
 
 
 SCORE = Stage(

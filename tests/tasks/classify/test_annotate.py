@@ -108,9 +108,9 @@ def test_from_a_teachers_marks_to_the_best_tenth(trains, tmp_path, mixed):
     settings = ClassifierConfig(**SMALL)
     classifier = produce(store, CLASSIFIER, "ja", settings, {"examples": examples})
     inputs = {"documents": mixed, "classifier": classifier}
-    scores = produce(store, SCORE, "ja", ScoreConfig(group_by="source"), inputs)
+    scores = produce(store, SCORE, "ja", ScoreConfig(group_by="source", workers=1), inputs)
     kin = {"documents": mixed, "scores": scores}
-    made = produce(store, CUT, "ja", CutConfig(top_fraction=0.1, per="all"), kin)
+    made = produce(store, CUT, "ja", CutConfig(top_fraction=0.1, per="all", workers=1), kin)
     found = classifier.read_json("metrics.json")
     assert found["marks"] == [0, 3]
     assert found["quadratic_kappa"] > 0.9

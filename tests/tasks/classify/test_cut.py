@@ -12,14 +12,13 @@ import zstandard
 from tasks.artifact import Artifact, produce
 from tasks.classify.config import CutConfig
 from tasks.classify.cut import CUT
-from tasks.classify.histogram import as_json, count_bins, merged
+from tasks.classify.histogram import as_json, count_bins
 from tasks.classify.score import SCORES
 from tasks.errors import ConfigError, DataFault
 from tasks.records import DOCUMENT
 from tasks.shards import read_table
 from tests.tasks.artifacts import artifact
 from tests.tasks.classify.conftest import corpus, document
-
 
 SECOND = float(np.linspace(0.5, 0.95, 20)[-2])  # the second best score of `two_groups`
 
@@ -31,13 +30,13 @@ def scored(
     rows = {s: [document(f"文{s}{n}", g, n) for n, (g, _) in enumerate(pairs)] for s, pairs in shards.items()}
     documents = corpus(store, name, rows)
     files: dict[str, bytes | pa.Table] = {}
-    parts = []
+    histograms: dict[str, np.ndarray] = {}
     for shard, pairs in shards.items():
         groups, values = [g for g, _ in pairs], np.array([v for _, v in pairs])
         columns = [pa.array([row["id"] for row in rows[shard]]), pa.array(groups), pa.array(values, pa.float64())]
         files[f"annotations/{shard}.parquet"] = pa.Table.from_arrays(columns, schema=SCORES)
-        parts.append(count_bins(values, groups, 1.0))
-    stored = {"group_by": "source", "highest": 1, "groups": as_json(merged(parts))}
+        count_bins(histograms, values, groups, 1.0)
+    stored = {"group_by": "source", "highest": 1, "groups": as_json(histograms)}
     files["histograms.json"] = json.dumps(stored).encode()
     parents = {"documents": documents, "classifier": artifact(store, "classifier", model, {"x": model.encode()})}
     return {"documents": documents, "scores": artifact(store, "score", name, files, parents=parents)}
@@ -46,7 +45,7 @@ def scored(
 def cut(store: Path, inputs: dict[str, Artifact], **changes: object) -> Artifact:
     if "reference" in inputs:
         changes["reference"] = "r"
-    return produce(str(store), CUT, "c", CutConfig().with_changes(changes), inputs)
+    return produce(str(store), CUT, "c", CutConfig(workers=1).with_changes(changes), inputs)
 
 
 def kept(made: Artifact) -> set[str]:

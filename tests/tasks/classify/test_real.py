@@ -99,7 +99,7 @@ def test_wikipedia_and_manuals_against_the_furniture_of_pages(trained):
 
 def test_it_tells_them_apart_on_sites_and_manuals_that_it_never_saw(tmp_path, trained, unseen):
     inputs = {"documents": unseen, "classifier": trained}
-    scores = produce(str(tmp_path), SCORE, "new", ScoreConfig(group_by="source"), inputs)
+    scores = produce(str(tmp_path), SCORE, "new", ScoreConfig(group_by="source", workers=1), inputs)
     rows = read_table(scores, "annotations/")
     good = np.isin(rows["group"].to_pylist(), NEW_TEXT)
     found = auc(rows["score"].to_numpy(), good)
@@ -107,7 +107,11 @@ def test_it_tells_them_apart_on_sites_and_manuals_that_it_never_saw(tmp_path, tr
     assert found is not None
     assert found > 0.93
     made = produce(
-        str(tmp_path), CUT, "new", CutConfig(top_fraction=0.1, per="all"), {"documents": unseen, "scores": scores}
+        str(tmp_path),
+        CUT,
+        "new",
+        CutConfig(top_fraction=0.1, per="all", workers=1),
+        {"documents": unseen, "scores": scores},
     )
     kept = read_table(made, "docs/")["source"].to_pylist()
     assert np.isin(kept, NEW_TEXT).mean() > 0.99
