@@ -17,7 +17,7 @@ export NESTLING_ACCEPT_GEMMA_TERMS ?=
 HOST ?= 127.0.0.1
 PORT ?= 4200
 
-.PHONY: help install vllm tpu check format test test-slow demo ui ui-down bench clean
+.PHONY: help install vllm tpu classifier check format test test-slow demo ui ui-down bench clean
 
 help: ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,14 @@ tpu: .venv-tpu/.done ## Google's TPU compiler for `preflight` (.venv-tpu); it ne
 		'import importlib.metadata as m; print(*[r.split(";")[0] for r in m.requires("jax") if r.startswith("libtpu")])')"
 	@touch $@
 
+classifier: .venv-classifier/.done ## the environment that trains fastText classifiers (.venv-classifier); never shared with .venv
+
+# The interpreter of .venv: a model is trained and read by the same Python.
+.venv-classifier/.done: requirements/classifier.txt .venv/.done
+	@$(BIN)/uv venv -q --clear --python $(BIN)/python .venv-classifier
+	@UV_LINK_MODE=copy $(BIN)/uv pip install -q --no-deps --python .venv-classifier/bin/python -r requirements/classifier.txt
+	@touch $@
+
 check: install ## format, lint, types, import contracts, spelling
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -67,11 +75,11 @@ format: install ## let ruff rewrite what it can
 
 # Most of the time goes into compiling programs that run once: unoptimised they compute the same, by rounding.
 # Files in their own order: sorted by their number of tests, the longest one would come last.
-test: install vllm ## the tests CI runs (CPU, under 15 minutes on 2 cores)
+test: install vllm classifier ## the tests CI runs (CPU, under 15 minutes on 2 cores)
 	XLA_FLAGS=--xla_backend_optimization_level=0 \
 		$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-slow: install vllm ## minutes-long proofs: kills, browser, real servers
+test-slow: install vllm classifier ## minutes-long proofs: kills, browser, real servers
 	$(BIN)/python -m pytest -q -m slow $(ARGS)
 
 demo: install ## the whole tiny factory: raw pages in, an evaluated chat model and its report out

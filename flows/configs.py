@@ -4,6 +4,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from tasks.classify.config import AnnotateConfig, ClassifierConfig, ContrastConfig, CutConfig, ScoreConfig
 from tasks.config import StageConfig
 from tasks.decontaminate.config import DecontaminateConfig
 from tasks.ingest.config import CleanConfig, DedupConfig, MirrorConfig
@@ -38,6 +39,25 @@ class IngestConfig(StageConfig):
             raise ValueError(
                 f"only={sorted(unknown)} names no corpus but {', '.join(self.corpora)}: a corpus is made from its row. "
                 "Correct the name, or add the corpus to the preset."
+            )
+        return self
+
+
+class ClassifyFlowConfig(StageConfig):
+    """Examples to a classifier, scores and a cut. Examples are made by origin or by a teacher: exactly one of both."""
+
+    contrast: ContrastConfig | None = Field(default=None, description="Examples by origin: sources against sources.")
+    annotate: AnnotateConfig | None = Field(default=None, description="Examples by a teacher's marks from 0 to 3.")
+    classifier: ClassifierConfig = Field(description="How the classifier is trained.")
+    score: ScoreConfig = Field(description="Which documents are scored.")
+    cut: CutConfig = Field(description="Which of them are kept.")
+
+    @model_validator(mode="after")
+    def _one_kind_of_examples(self) -> Self:
+        if (self.contrast is None) == (self.annotate is None):
+            raise ValueError(
+                f"contrast is {'not ' if self.contrast else ''}empty, annotate is {'not ' if self.annotate else ''}"
+                "empty: a classifier learns from one kind of examples. Fill exactly one."
             )
         return self
 

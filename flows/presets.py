@@ -6,6 +6,7 @@ Above each row: hardware, duration, what to expect. `tiny` was measured on 2 cor
 from enum import StrEnum
 
 from flows.configs import (
+    ClassifyFlowConfig,
     CorpusConfig,
     DistillFlowConfig,
     IngestConfig,
@@ -16,6 +17,7 @@ from flows.configs import (
 from flows.gemma2 import gemma2_cpt, gemma2_sft
 from flows.sources import EN_PAGES, JA_PAGES, PYTHON_PAGES
 from flows.teachers import GEMMA3_270M, SMOLLM2
+from tasks.classify.config import AnnotateConfig, ClassifierConfig, ContrastConfig, CutConfig, ScoreConfig, Side
 from tasks.decontaminate.config import DecontaminateConfig
 from tasks.eval.config import EvalConfig
 from tasks.ingest.config import CleanConfig, DedupConfig
@@ -35,6 +37,11 @@ GEMMA = gemma_terms_accepted()
 
 class IngestPreset(StrEnum):
     TINY = "tiny"
+
+
+class ClassifyPreset(StrEnum):
+    TINY = "tiny"
+    TINY_RUBRIC = "tiny-rubric"
 
 
 class SynthPreset(StrEnum):
@@ -135,6 +142,38 @@ INGEST: dict[IngestPreset, IngestConfig] = {
                 decontaminate=_NO_ITEMS,
             ),
         }
+    ),
+}
+
+# ---------------------------------------------------------------------------------------------------------- classify
+
+CLASSIFY: dict[ClassifyPreset, ClassifyFlowConfig] = {
+    # 2 cores, some seconds. Manuals written as books against short help pages; with real pages, positives are academic
+    # articles of Wikipedia and negatives the crawl itself.
+    ClassifyPreset.TINY: ClassifyFlowConfig(
+        contrast=ContrastConfig(
+            documents=("ingest/tiny:ja",),
+            positives=(Side(input=0, sources=("debian-manuals-ja", "harden-doc-ja", "live-manual-ja")),),
+            negatives=(Side(input=0, sources=("libreoffice-help-ja",), max_documents=1_000),),
+        ),
+        classifier=ClassifierConfig(examples=":examples"),
+        score=ScoreConfig(documents="ingest/tiny:ja", classifier=":classifier", group_by="source"),
+        cut=CutConfig(documents="ingest/tiny:ja", scores=":scores", per="all"),
+    ),
+    # 2 cores, half a minute with the server's start: the rubric end to end. The teacher is far too small to judge.
+    ClassifyPreset.TINY_RUBRIC: ClassifyFlowConfig(
+        annotate=AnnotateConfig(
+            documents="ingest/tiny:en",
+            teacher="synth/tiny:teacher-smollm2",
+            language="en",
+            max_documents=200,
+            heldout_fraction=0.3,
+            justify=False,
+            min_yield=0.05,
+        ),
+        classifier=ClassifierConfig(examples=":examples", min_ngram=0, max_ngram=0, word_ngrams=2, min_auc=0.0),
+        score=ScoreConfig(documents="ingest/tiny:en", classifier=":classifier", group_by="source"),
+        cut=CutConfig(documents="ingest/tiny:en", scores=":scores"),
     ),
 }
 

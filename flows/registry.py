@@ -2,11 +2,26 @@
 
 from collections.abc import Mapping
 
-from flows import cpt, distill, eval, factory, ingest, instruct, pack, preflight, pretrain, release, sft, synth
+from flows import (
+    classify,
+    cpt,
+    distill,
+    eval,
+    factory,
+    ingest,
+    instruct,
+    pack,
+    preflight,
+    pretrain,
+    release,
+    sft,
+    synth,
+)
 from flows.graph import FlowSpec
 
 FLOWS: Mapping[str, FlowSpec] = {
     "ingest": ingest.SPEC,
+    "classify": classify.SPEC,
     "synth": synth.SPEC,
     "pack": pack.SPEC,
     "pretrain": pretrain.SPEC,

@@ -1,0 +1,1 @@
+"""CLASSIFY: a fastText classifier of educational value, its scores beside every document, and the cut by score."""

@@ -1,0 +1,262 @@
+"""Scored documents to the best of them, by thresholds from histograms; and an alarm when a dump is unlike the last."""
+
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tasks.artifact import Artifact, Stage, Unit, Workspace
+from tasks.classify.config import CutConfig
+from tasks.classify.histogram import Drift, Threshold, bins, drift, lower_edge, merged, top_fraction
+from tasks.classify.labels.examples import document_shards
+from tasks.classify.page import cut_page
+from tasks.classify.score import HISTOGRAMS, SCORES, sidecar
+from tasks.errors import ConfigError, DataFault
+from tasks.records import DOCUMENT
+from tasks.shard_workers import ShardJob, Work, Workers, each_shard
+from tasks.shards import ShardWriter, read_batches
+from tasks.storage import join
+
+log = logging.getLogger(__name__)
+
+ALL = "(all)"
+LOW = "low_quality_score"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Where each group is cut, what that keeps, and how far it is from the reference."""
+
+    highest: int
+    min_score: float | None  # when set, it decides and not the bins
+    thresholds: dict[str, Threshold]  # by group; one of ALL when groups are cut together
+    histograms: dict[str, np.ndarray]
+    drifts: dict[str, Drift]
+    warnings: tuple[str, ...]
+
+    def of(self, group: str) -> Threshold:
+        """Where a group is cut."""
+        return self.thresholds.get(group) or self.thresholds[ALL]
+
+    def keeps(self, scored: pa.RecordBatch) -> np.ndarray:
+        """Which rows (SCORES) stay."""
+        names, place = np.unique(np.asarray(scored["group"].to_pylist(), object), return_inverse=True)
+        score = scored["score"].to_numpy(zero_copy_only=False)
+        if self.min_score is not None:
+            return score >= self.min_score
+        return bins(score, self.highest) >= np.array([self.of(str(name)).bin for name in names])[place]
+
+    def settled(self, kept: Mapping[str, int]) -> "Plan":
+        """This plan with what was really kept of each group.
+
+        Raises:
+            DataFault: a histogram promised another number.
+        """
+        real = {group: kept.get(group, 0) if group != ALL else sum(kept.values()) for group in self.thresholds}
+        wrong = {g: (real[g], found.kept) for g, found in self.thresholds.items() if real[g] != found.kept}
+        if wrong and self.min_score is None:
+            raise DataFault(
+                f"kept and promised documents by group: {wrong}. The histograms are not those of the sidecars, so "
+                "the thresholds are of other documents. Score the documents again (--rerun score)."
+            )
+        return replace(self, thresholds={g: replace(found, kept=real[g]) for g, found in self.thresholds.items()})
+
+    def facts(self) -> dict[str, Any]:
+        """What cut.json says."""
+        return {
+            "thresholds": {group: _said(found) for group, found in self.thresholds.items()},
+            "drift": {group: asdict(found) for group, found in self.drifts.items()},
+            "warnings": list(self.warnings),
+        }
+
+
+def cut(workspace: Workspace, config: CutConfig, inputs: dict[str, Artifact]) -> None:
+    """Write `docs/NAME.parquet` with the documents that are kept, `cut.json` and `report.html`.
+
+    A unit for each shard; a document under its group's threshold is dropped as `low_quality_score`. Memory holds the
+    histograms, a shard's scores and a row group of documents for each worker.
+
+    Raises:
+        ConfigError: scores of other documents, or a reference of another classifier.
+        DataFault: a group's drift is above `max_drift`; nothing is kept; scores that are not in the order of their
+            documents.
+    """
+    documents, scores = inputs["documents"], inputs["scores"]
+    require_kin(documents, scores, inputs.get("reference"))
+    plan = plan_cut(config, scores, inputs.get("reference"))
+    for warning in plan.warnings:
+        log.warning("cut %s: %s", workspace.name, warning)
+    paths = document_shards(documents)
+    workspace.expect_units(len(paths) + 1)
+    job = ShardJob(
+        label=f"cut {workspace.name}",
+        shards={path: documents.entry(path).rows or 0 for path in paths},
+        open_work=partial(open_cutter, workspace, plan, documents.url, scores.url),
+        rows="documents",
+    )
+    each_shard(workspace, job, Workers(config.workers, config.runner, config.shared_disk))
+    kept: Counter[str] = Counter()
+    for record in workspace.units():
+        kept.update(record.facts.get("kept", {}))
+    plan = plan.settled(kept)
+    _require_some(plan, config, workspace.name)
+    if workspace.unit_record("report") is None:
+        with workspace.unit("report") as unit:
+            unit.write_json("cut.json", plan.facts())
+            unit.write_bytes("report.html", cut_page(workspace.name, config, plan).encode())
+    workspace.note(
+        kept_share={group: round(found.share, 6) for group, found in plan.thresholds.items()},
+        warnings=list(plan.warnings),
+    )
+
+
+def plan_cut(config: CutConfig, scores: Artifact, reference: Artifact | None) -> Plan:
+    """The thresholds, from the histograms alone.
+
+    Raises:
+        DataFault: a group's drift is above `max_drift`.
+    """
+    stored = scores.read_json(HISTOGRAMS)
+    highest, groups = stored["highest"], merged([stored["groups"]])
+    parts = groups if config.per == "group" else {ALL: _total(groups)} if groups else {}
+    thresholds = {group: _threshold(counts, config, highest) for group, counts in parts.items()}
+    drifts = measure_drift(groups, merged([reference.read_json(HISTOGRAMS)["groups"]])) if reference else {}
+    too_far = {g: d for g, d in drifts.items() if config.max_drift is not None and d.psi > config.max_drift}
+    if too_far:
+        raise DataFault(
+            f"{_drifts(too_far)}: above max_drift={config.max_drift} against {reference.url if reference else ''}. "
+            "Scores that moved so far mean other text or a broken crawl, and its best part is another quality. Look "
+            "at the new documents' rejects and samples; then train the classifier anew, or raise max_drift."
+        )
+    far = {group: found for group, found in drifts.items() if found.psi > config.warn_drift}
+    warnings = (f"{_drifts(far)}: above warn_drift={config.warn_drift}",) if far else ()
+    return Plan(highest, config.min_score, thresholds, groups, drifts, warnings)
+
+
+def measure_drift(groups: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> dict[str, Drift]:
+    """Each group against the reference's group of the same name, or all of the reference where it has none."""
+    if not groups or not reference:
+        return {}
+    whole = _total(reference)
+    return {group: drift(counts, reference.get(group, whole)) for group, counts in groups.items()} | {
+        ALL: drift(_total(groups), whole)
+    }
+
+
+def require_kin(documents: Artifact, scores: Artifact, reference: Artifact | None) -> None:
+    """The scores must be of these documents, and the reference of the same classifier.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    scored = scores.manifest.parents["documents"]
+    if scored.content_digest != documents.manifest.content_digest:
+        raise ConfigError(
+            f"{scores.url} holds scores of {scored.url}, not of {documents.url}: rows are matched one by one. "
+            "Give the scores of these documents."
+        )
+    if reference is None:
+        return
+    own, other = (artifact.manifest.parents["classifier"] for artifact in (scores, reference))
+    if own.content_digest != other.content_digest:
+        raise ConfigError(
+            f"reference {reference.url} was scored by {other.url}, these documents by {own.url}: scores of two "
+            "classifiers cannot be compared. Score the earlier dump with this classifier, and name that."
+        )
+
+
+@contextlib.contextmanager
+def open_cutter(workspace: Workspace, plan: Plan, documents: str, scores: str) -> Iterator[Work]:
+    """In a worker: a function that cuts one shard."""
+
+    def work(path: str) -> None:
+        with workspace.unit(path) as unit:
+            cut_shard(unit, plan, join(documents, "data", path), join(scores, "data", sidecar(path)))
+
+    yield work
+
+
+def cut_shard(unit: Unit, plan: Plan, documents: str, scores: str) -> None:
+    """One shard. Memory holds its scores and a row group of kept documents."""
+    kept: Counter[str] = Counter()
+    target = f"docs/{unit.key.partition('/')[2]}"
+    with ShardWriter(unit.open(target), DOCUMENT) as writer:
+        for batch, scored in _side_by_side(documents, scores):
+            keep = plan.keeps(scored)
+            writer.write(pa.Table.from_batches([batch.select(DOCUMENT.names).filter(pa.array(keep))], DOCUMENT))
+            kept.update(scored["group"].filter(pa.array(keep)).to_pylist())
+            unit.count(rows_in=batch.num_rows, rows_out=int(keep.sum()))
+            lost = np.flatnonzero(~keep)
+            columns = (batch["id"], batch["url"], batch["source"], scored["group"], scored["score"])
+            for id_, url, source, group, value in zip(*(c.take(lost).to_pylist() for c in columns), strict=True):
+                unit.drop(LOW, {"id": id_, "url": url, "source": source, "group": group, "score": value})
+    unit.set_rows(target, writer.rows)
+    unit.note(kept=dict(sorted(kept.items())))
+
+
+def _side_by_side(documents: str, scores: str) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    """Documents and their scores, batch by batch.
+
+    Raises:
+        DataFault: their ids differ.
+    """
+    beside = pa.Table.from_batches(list(read_batches(scores)), SCORES)
+    start = 0
+    for batch in read_batches(documents):
+        rows = beside.slice(start, batch.num_rows).combine_chunks()
+        _require_same_rows(rows["id"].to_pylist() == batch["id"].to_pylist(), documents, scores)
+        yield batch, rows.to_batches()[0]
+        start += batch.num_rows
+    _require_same_rows(start == beside.num_rows, documents, scores)
+
+
+def _require_same_rows(are_same: bool, documents: str, scores: str) -> None:
+    if not are_same:
+        raise DataFault(
+            f"the ids in {scores} are not those in {documents}, row by row: a score belongs to the document beside it. "
+            "Score the documents again (--rerun score)."
+        )
+
+
+def _threshold(counts: np.ndarray, config: CutConfig, highest: float) -> Threshold:
+    if config.top_fraction is not None:
+        return top_fraction(counts, config.top_fraction, highest)
+    assert config.min_score is not None
+    place = int(bins(np.array([config.min_score]), highest)[0])
+    return Threshold(place, config.min_score, int(counts.sum()), int(counts[place:].sum()), int(counts[place]))
+
+
+def _require_some(plan: Plan, config: CutConfig, name: str) -> None:
+    total = sum(found.total for found in plan.thresholds.values())
+    if total and not any(found.kept for found in plan.thresholds.values()):
+        best = max(float(lower_edge(int(np.flatnonzero(c)[-1]), plan.highest)) for c in plan.histograms.values())
+        raise DataFault(
+            f"cut {name}: none of {total:,} documents reaches min_score={config.min_score}, the best are about "
+            f"{best:.4f}: an empty corpus would be taken for a finished one. Lower min_score, or cut by top_fraction."
+        )
+
+
+def _total(groups: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.sum(list(groups.values()), axis=0)
+
+
+def _said(found: Threshold) -> dict[str, Any]:
+    return asdict(found) | {"share": found.share, "bin_share": found.in_bin / max(found.total, 1)}
+
+
+def _drifts(found: Mapping[str, Drift]) -> str:
+    return ", ".join(f"{group} PSI {d.psi:.3f}, KS {d.ks:.3f}" for group, d in sorted(found.items()))
+
+
+CUT = Stage(
+    name="cut",
+    version="1",
+    run=cut,
+    code=("tasks.classify.cut", "tasks.classify.histogram", "tasks.classify.score", "tasks.records", "tasks.shards"),
+)
