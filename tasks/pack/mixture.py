@@ -65,7 +65,7 @@ def pack(workspace: Workspace, config: PackConfig, inputs: dict[str, Artifact]) 
     lengths = {shard.name: _read_lengths(workspace, shard) for shard in every}
     by_source = {name: pa.concat_tables(lengths[shard.name] for shard in found) for name, found in shards.items()}
     held = [int(np.sum(by_source[source.name]["tokens"].to_numpy())) for source in config.sources]
-    given = grants(config.sources, held, config.total_tokens, config.on_shortfall)
+    given = grants(config, held)
     _require_disjoint(by_source.values(), _write_heldout(workspace, config, inputs))
     cuts = {
         source.name: cut(by_source[source.name], grant) for source, grant in zip(config.sources, given, strict=True)
@@ -231,15 +231,31 @@ def _write_mixture(
         "kind": config.kind,
         "sources": sources,
         "total_tokens": total,
-        "missing_tokens": max(0, (config.total_tokens or total) - total),
+        "missing_tokens": sum(grant.wanted for grant in given) - total,
         "tokenizer_digest": inputs["tokenizer"].manifest.content_digest,
     }
+    if config.phases:
+        facts["phases"] = [_phase(config, number, given) for number in range(len(config.phases))]
     if facts["missing_tokens"]:
-        log.warning("%s: %s of %s tokens are missing", workspace.name, facts["missing_tokens"], config.total_tokens)
+        log.warning(
+            "%s: %s of %s tokens are missing", workspace.name, facts["missing_tokens"], sum(g.wanted for g in given)
+        )
     if workspace.unit_record("mixture") is None:
         with workspace.unit("mixture") as unit:
             unit.write_json("mixture.json", facts)
     workspace.note(tokens=sum(source["tokens"] for source in sources), missing_tokens=facts["missing_tokens"])
+
+
+def _phase(config: PackConfig, number: int, given: list[Grant]) -> dict[str, Any]:
+    """What mixture.json says of one phase; a source that is not in it has 0 tokens."""
+    parts = {source.name: grant.phases[number] for source, grant in zip(config.sources, given, strict=True)}
+    total = sum(part.tokens for part in parts.values())
+    return {
+        "name": config.phases[number].name,
+        "total_tokens": total,
+        "missing_tokens": sum(part.wanted for part in parts.values()) - total,
+        "sources": {name: {"budget_tokens": part.tokens, "wanted_tokens": part.wanted} for name, part in parts.items()},
+    }
 
 
 PACK = Stage(
