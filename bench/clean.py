@@ -82,12 +82,11 @@ def ours(path: Path) -> dict[str, Any]:
     from tasks.ingest.config import CleanConfig
     from tasks.ingest.language import identify
     from tasks.ingest.languages import LANGUAGES
-    from tasks.ingest.text import Text
 
     config, pack = CleanConfig(language="ja"), LANGUAGES["ja"]
 
     def keeps(raw: str) -> bool:
-        text = Text(pack.normalise(raw))
+        text = pack.normalise(raw)
         found = identify(
             text, min_kana_fraction=config.min_kana_fraction, min_probability=config.min_language_probability
         )

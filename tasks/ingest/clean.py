@@ -13,11 +13,11 @@ from tasks.artifact import Artifact, Counts, Stage, Unit, Workspace
 from tasks.errors import DataFault, HostFault
 from tasks.ingest.config import CleanConfig
 from tasks.ingest.extract import Extractor, die_with
-from tasks.ingest.filters import FILTERS
+from tasks.ingest.filters import verdicts
 from tasks.ingest.language import identify
 from tasks.ingest.languages import LANGUAGES
 from tasks.ingest.languages.pack import without_foreign_lines
-from tasks.ingest.text import Text
+from tasks.ingest.texts import Texts
 from tasks.progress import track
 from tasks.records import DOCUMENT, document_id, meta_json, table
 from tasks.shards import read_batches
@@ -107,25 +107,24 @@ def clean_page(page: dict[str, Any], config: CleanConfig, extractor: Extractor) 
     raw = pack.normalise(found.text)
     if not raw.strip():
         return None, "empty", ""
-    if reason := _other_language(Text(raw), config, pack.label):
+    if reason := _other_language(raw, config, pack.label):
         return None, reason, raw
     kept = raw
     if pack.native and config.min_foreign_words:
         kept = without_foreign_lines(raw, pack.native, config.min_foreign_words)
-    if reason := judge(Text(kept), config):
+    if reason := judge(kept, config):
         return None, reason, kept
     cut = {"cut_chars": len(raw) - len(kept)} if len(kept) < len(raw) else {}
     facts = {"encoding": found.encoding, "title": pack.normalise(found.title)}
     return _document(page, config, kept, facts | cut), "", ""
 
 
-def judge(text: Text, config: CleanConfig) -> str | None:
+def judge(text: str, config: CleanConfig) -> str | None:
     """The first reason of the filters to drop a text, or None to keep it."""
-    reasons = (FILTERS[name].judge(text, rules) for name, rules in config.applied().items())
-    return next((reason for reason in reasons if reason), None)
+    return verdicts.judge(Texts([text]), config.applied()).reasons[0]
 
 
-def _other_language(text: Text, config: CleanConfig, label: str) -> str | None:
+def _other_language(text: str, config: CleanConfig, label: str) -> str | None:
     if not label:
         return None
     found = identify(text, min_kana_fraction=config.min_kana_fraction, min_probability=config.min_language_probability)
@@ -182,7 +181,7 @@ CLEAN = Stage(
         "tasks.ingest.filters",
         "tasks.ingest.language",
         "tasks.ingest.languages",
-        "tasks.ingest.text",
+        "tasks.ingest.texts",
         "tasks.records",
         "tasks.shards",
     ),
