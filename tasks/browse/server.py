@@ -150,11 +150,11 @@ class _Pages:
                 f"{place} is beyond the end: the shard has {self.shelf.rows_of(place.path):,} rows, counted from 0. "
                 "Start from the list of documents."
             )
-        return {
-            "place": place,
-            "row": self._shown(rows[0], PAGE_CHARS),
-            "length": len(rows[0].get(self.shelf.body) or ""),
-        }
+        row = rows[0]
+        numbers = self.sidecar.numbers_of(place.path, str(row.get("id")))
+        limits = [(limit, numbers[limit.column]) for limit in self.sidecar.limits if numbers]
+        length = len(row.get(self.shelf.body) or "")
+        return {"place": place, "row": self._shown(row, PAGE_CHARS), "length": length, "limits": limits}
 
     def rejects(self, asked: Mapping[str, str]) -> dict[str, Any]:
         file, _, line = asked.get("from", "0:0").partition(":")
@@ -243,9 +243,9 @@ def _short(text: str, chars: int = SAMPLE_CHARS) -> str:
 
 
 def _scale(limit: Limit, values: np.ndarray, value: float) -> dict[str, Any]:
-    """Ends, step and histogram of a slider: the middle 99 % of the sample, and both thresholds inside."""
+    """Ends, step and histogram of a slider: most of the sample, and both thresholds inside."""
     known = values[np.isfinite(values)]
-    inside = np.quantile(known, [0.005, 0.995]) if len(known) else np.array([0.0, 1.0])
+    inside = np.quantile(known, [0.005, 0.98]) if len(known) else np.array([0.0, 1.0])
     low, high = float(min(inside[0], limit.threshold, value)), float(max(inside[1], limit.threshold, value))
     whole = bool(np.all(known == np.round(known))) and float(limit.threshold).is_integer() and high > 1
     air = (high - low) * 0.02 or 0.5

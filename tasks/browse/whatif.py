@@ -163,6 +163,16 @@ class Sidecar:
         """The shard of documents, and the files of rejects, of the pages in a shard of the sidecar."""
         return self._units.get(path, ("", ()))
 
+    def numbers_of(self, documents: str, key: str) -> dict[str, float]:
+        """What the filters measured of a document in a shard of documents; empty where no sidecar speaks of it."""
+        path = next((path for path, (own, _) in self._units.items() if own == documents), "")
+        names = list(dict.fromkeys(limit.column for limit in self.limits))
+        for _, batch in self.shelf.batches(path, ["id", *names]) if path and names else ():
+            keys = batch["id"].to_pylist()
+            if key in keys:
+                return {name: batch[name][keys.index(key)].as_py() for name in names}
+        return {}
+
     @cached_property
     def _units(self) -> dict[str, tuple[str, tuple[str, ...]]]:
         found: dict[str, tuple[str, tuple[str, ...]]] = {}

@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from tasks.browse.server import app
 from tasks.errors import ConfigError
 from tasks.records import CHAT
+from tasks.shards import read_table
 from tests.tasks.browse.conftest import PAGES
 from tests.tasks.training_data import chat, document, make_artifact, turns
 
@@ -111,6 +112,14 @@ def test_all_documents_and_all_rejects_are_reached_by_going_on(client, made):
     )
 
 
+def test_a_document_is_shown_whole_with_what_the_filters_measured(client, made):
+    row = read_table(made.artifact, "docs/00002.parquet").to_pylist()[3]
+    page = unescape(client.get("/document?at=docs/00002.parquet:3").text)
+    assert row["text"].replace("\u202e", "⟨U+202E⟩") in page
+    assert row["url"] in page
+    assert f'<td>length.chars</td><td class="num">{len(row["text"])}</td><td class="num">below 200</td>' in page
+
+
 def test_changed_pages_are_shown_with_their_text_from_documents_and_rejects(client):
     for threshold, heading in ((420, "Would be dropped"), (0, "Would be kept")):
         page = unescape(client.get(f"/thresholds/result?t0={threshold}").text)
@@ -142,6 +151,7 @@ def test_a_taken_port_is_said(made):
             serve(made.artifact, "127.0.0.1", other.getsockname()[1])
 
 
+@pytest.mark.slow
 def test_the_command_says_where_the_page_is_serves_it_and_ends_when_told(made):
     command = [sys.executable, "-m", "flows", "browse", made.artifact.url, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

@@ -80,7 +80,7 @@ def test_a_phase_takes_only_its_sources_in_its_shares(packs, tokenizer, streams)
             assert tokens["code"] == 0
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.integers(0, 12), st.sampled_from([1, 2, 4]), st.sampled_from(["text", "chat"]))
 def test_resume_at_any_place_gives_the_very_next_batches(packs, tokenizer, position, streams, kind):
     _, _, batches = open_feed(packs, tokenizer, kind, streams=streams)
