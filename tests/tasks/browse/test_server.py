@@ -21,7 +21,7 @@ from tasks.errors import ConfigError
 from tasks.records import CHAT
 from tasks.shards import read_table
 from tests.tasks.browse.conftest import PAGES
-from tests.tasks.training_data import chat, document, make_artifact, turns
+from tests.tasks.training_data import chat, document, make_artifact, make_pack, make_tokenizer, turns
 
 EVERY = [
     "/",
@@ -138,6 +138,11 @@ def test_conversations_are_shown_by_turns_and_an_artifact_without_rows_is_said_t
     assert '<p class="who">user</p>\n<pre class="text">&lt;b&gt;hi</pre>' in page
     assert "no json" in page
     other = make_artifact(tmp_path, "y", {"train/0.parquet": [document("t")]})
+    packed = make_pack(tmp_path, make_tokenizer(tmp_path), {"en": [document("one two three " * 9)]})
+    overview = TestClient(app(packed), base_url="http://localhost").get("/").text
+    assert "holds no documents or conversations" in overview
+    assert f"nestling browse {packed.manifest.parents['documents.0'].url}" in overview
+    assert TestClient(app(packed), base_url="http://localhost").get("/documents").status_code == 200
     assert "has no annotations" in TestClient(app(other), base_url="http://localhost").get("/thresholds").text
 
 

@@ -1,5 +1,8 @@
 """The published mixtures: figures that add up, and a table that becomes the sources of a pack."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tasks.pack.budget import grants
@@ -49,6 +52,14 @@ def test_cosmopedia_is_what_its_parts_add_up_to_and_tanuki_ends_synthetic():
     for name, synthetic in (("tanuki-8b", 220), ("tanuki-8x8b", 210)):
         assert list(PUBLISHED[name].phases)[-1] == "synthetic"
         assert PUBLISHED[name].phases["synthetic"] == {"synthetic-ja": synthetic}
+
+
+def test_the_page_of_the_stage_lists_every_mixture_with_its_total():
+    page = (Path(__file__).resolve().parents[3] / "docs" / "stages" / "pack.md").read_text(encoding="utf-8")
+    listed = dict(re.findall(r"^\| `([^`]+)` \| ([\d.,]+) \|", page, re.MULTILINE))
+    assert {name: float(total.replace(",", "")) for name, total in listed.items()} == {
+        name: published.total for name, published in PUBLISHED.items()
+    }
 
 
 def pack(total_tokens: int | None, sources: dict, **changes) -> PackConfig:
