@@ -23,7 +23,7 @@ from tasks.artifact.lineage import lineage, render_lineage
 from tasks.errors import ConfigError, NestlingError
 
 EXIT_CONFIG = 78  # sysexits EX_CONFIG; design 4
-COMMANDS = ("plan", "lineage", "gc", "chat")
+COMMANDS = ("plan", "lineage", "gc", "browse", "chat")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,6 +108,16 @@ def _parser() -> argparse.ArgumentParser:
     collect.add_argument("--delete", action="store_true", help="really delete; without it only the list is shown")
     collect.add_argument("--store", default=default_store())
     collect.set_defaults(command=_gc)
+    browser = commands.add_parser(
+        "browse",
+        help="look into an artifact in a browser: search, dropped rows, what other thresholds would keep",
+        epilog="example: nestling browse .nestling/store/clean/tiny-ja-0123456789ab",
+    )
+    browser.add_argument("artifact", help="URL or path of an artifact, or FLOW/PRESET[:OUTPUT] of a finished run")
+    browser.add_argument("--store", default=default_store())
+    browser.add_argument("--port", type=int, default=8420, help="of the page (default 8420); 0 takes a free one")
+    browser.add_argument("--host", default="127.0.0.1", help="address to listen at; the default is this machine alone")
+    browser.set_defaults(command=_browse)
     chat = commands.add_parser(
         "chat",
         help="talk to a trained or released model in the terminal",
@@ -250,6 +260,13 @@ def _gc(args: argparse.Namespace) -> int:
                 roots.append(item.verdict.artifact.url)
     found = gc(args.store, roots, older_than_s=args.older_than_days * 86_400, dry_run=not args.delete)
     print(render_gc(found))
+    return 0
+
+
+def _browse(args: argparse.Namespace) -> int:
+    from tasks.browse.server import serve
+
+    serve(open_artifact(_finished(args.artifact, args.store)), args.host, args.port)
     return 0
 
 

@@ -7,7 +7,7 @@ are written. The records stay text: the trainer tokenises them as it reads.
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,17 +62,20 @@ def pack(workspace: Workspace, config: PackConfig, inputs: dict[str, Artifact]) 
         for shard in every:
             _count(workspace, shard, column, tokenizer)
             bar.advance(1)
-    lengths = {shard.name: _read_lengths(workspace, shard) for shard in every}
-    by_source = {name: pa.concat_tables(lengths[shard.name] for shard in found) for name, found in shards.items()}
+    by_source = {
+        name: pa.concat_tables(_read_lengths(workspace, shard, ["rank", "tokens", "bytes"]) for shard in found)
+        for name, found in shards.items()
+    }
     held = [int(np.sum(by_source[source.name]["tokens"].to_numpy())) for source in config.sources]
-    given = grants(config.sources, held, config.total_tokens, config.on_shortfall)
-    _require_disjoint(by_source.values(), _write_heldout(workspace, config, inputs))
+    given = grants(config, held)
+    keys = (_read_lengths(workspace, shard, ["id"])["id"] for shard in every)
+    _require_disjoint(keys, _write_heldout(workspace, config, inputs))
     cuts = {
         source.name: cut(by_source[source.name], grant) for source, grant in zip(config.sources, given, strict=True)
     }
     with track(f"write {workspace.name}", len(every), unit="shards") as bar:
         for shard in every:
-            _write_records(workspace, shard, column, cuts[shard.source], lengths[shard.name])
+            _write_records(workspace, shard, column, cuts[shard.source])
             bar.advance(1)
     _write_mixture(workspace, config, inputs, by_source, given, cuts)
 
@@ -138,8 +141,10 @@ def _one_chat_tokens(text: str, tokenizer: TextTokenizer) -> tuple[int, str]:
     return (len(ids), "") if any(turns) else (0, "no_answer")
 
 
-def _read_lengths(workspace: Workspace, shard: Shard) -> pa.Table:
-    return pa.Table.from_batches(read_batches(f"{workspace.url}/data/lengths/{shard.name}.parquet"), LENGTHS)
+def _read_lengths(workspace: Workspace, shard: Shard, columns: Sequence[str]) -> pa.Table:
+    """What was counted of a shard. Of all documents at once only numbers are held, 20 bytes each."""
+    schema = pa.schema([LENGTHS.field(name) for name in columns])
+    return pa.Table.from_batches(read_batches(f"{workspace.url}/data/lengths/{shard.name}.parquet", columns), schema)
 
 
 def _kept(lengths: pa.Table, last: int | None) -> np.ndarray:
@@ -147,9 +152,10 @@ def _kept(lengths: pa.Table, last: int | None) -> np.ndarray:
     return sound if last is None else sound & (lengths["rank"].to_numpy() <= np.uint64(last))
 
 
-def _write_records(workspace: Workspace, shard: Shard, column: str, last: int | None, lengths: pa.Table) -> None:
+def _write_records(workspace: Workspace, shard: Shard, column: str, last: int | None) -> None:
     if workspace.unit_record(f"records/{shard.name}") is not None:
         return
+    lengths = _read_lengths(workspace, shard, LENGTHS.names)
     keeps = _kept(lengths, last).tolist()
     with workspace.unit(f"records/{shard.name}") as unit, contextlib.ExitStack() as stack:
         write: Callable[[bytes], Any] = len
@@ -189,8 +195,8 @@ def _write_heldout(workspace: Workspace, config: PackConfig, inputs: dict[str, A
     return keys
 
 
-def _require_disjoint(tables: Iterable[pa.Table], heldout: set[str]) -> None:
-    both = sorted(heldout.intersection(key for table in tables for key in table["id"].to_pylist()))
+def _require_disjoint(keys: Iterable[pa.ChunkedArray], heldout: set[str]) -> None:
+    both = sorted({key for of_shard in keys for key in heldout.intersection(of_shard.to_pylist())})
     if both:
         raise DataFault(
             f"{len(both)} documents are both for training and held out, for example {both[:3]}: a score on text that "
@@ -231,15 +237,31 @@ def _write_mixture(
         "kind": config.kind,
         "sources": sources,
         "total_tokens": total,
-        "missing_tokens": max(0, (config.total_tokens or total) - total),
+        "missing_tokens": sum(grant.wanted for grant in given) - total,
         "tokenizer_digest": inputs["tokenizer"].manifest.content_digest,
     }
+    if config.phases:
+        facts["phases"] = [_phase(config, number, given) for number in range(len(config.phases))]
     if facts["missing_tokens"]:
-        log.warning("%s: %s of %s tokens are missing", workspace.name, facts["missing_tokens"], config.total_tokens)
+        log.warning(
+            "%s: %s of %s tokens are missing", workspace.name, facts["missing_tokens"], sum(g.wanted for g in given)
+        )
     if workspace.unit_record("mixture") is None:
         with workspace.unit("mixture") as unit:
             unit.write_json("mixture.json", facts)
     workspace.note(tokens=sum(source["tokens"] for source in sources), missing_tokens=facts["missing_tokens"])
+
+
+def _phase(config: PackConfig, number: int, given: list[Grant]) -> dict[str, Any]:
+    """What mixture.json says of one phase; a source that is not in it has 0 tokens."""
+    parts = {source.name: grant.phases[number] for source, grant in zip(config.sources, given, strict=True)}
+    total = sum(part.tokens for part in parts.values())
+    return {
+        "name": config.phases[number].name,
+        "total_tokens": total,
+        "missing_tokens": sum(part.wanted for part in parts.values()) - total,
+        "sources": {name: {"budget_tokens": part.tokens, "wanted_tokens": part.wanted} for name, part in parts.items()},
+    }
 
 
 PACK = Stage(

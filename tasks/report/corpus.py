@@ -145,12 +145,23 @@ class Ingredient:
 
 
 @dataclass(frozen=True)
+class Budget:
+    """What was planned and what was granted to a source in a phase; without phases the phase is blank."""
+
+    phase: str
+    name: str
+    planned: int
+    granted: int
+
+
+@dataclass(frozen=True)
 class Mixture:
     """What a pack artifact feeds to training."""
 
     node: Node
     kind: str
     ingredients: tuple[Ingredient, ...]
+    budgets: tuple[Budget, ...] = ()  # of every phase, or of a mixture that is not what was planned
 
     @property
     def tokens(self) -> int:
@@ -186,8 +197,21 @@ def mixtures(nodes: Sequence[Node]) -> list[Mixture]:
             )
             for source, weight in zip(sources, weights, strict=True)
         ]
-        found.append(Mixture(node, str(described.get("kind", "text")), tuple(ingredients)))
+        found.append(Mixture(node, str(described.get("kind", "text")), tuple(ingredients), _budgets(described)))
     return found
+
+
+def _budgets(described: Mapping[str, Any]) -> tuple[Budget, ...]:
+    """By phase; without phases only where a source was granted other than what was planned for it."""
+    parts = [
+        (str(phase["name"]), str(name), part)
+        for phase in described.get("phases", ())
+        for name, part in phase["sources"].items()
+    ] or [("", str(s.get("name", "?")), s) for s in described.get("sources", ()) if "wanted_tokens" in s]
+    found = tuple(Budget(phase, name, int(p["wanted_tokens"]), int(p["budget_tokens"])) for phase, name, p in parts)
+    if described.get("phases"):
+        return tuple(budget for budget in found if budget.planned or budget.granted)
+    return found if any(budget.planned != budget.granted for budget in found) else ()
 
 
 def _has(artifact: Artifact, path: str) -> bool:

@@ -45,6 +45,7 @@ from tasks.train.dump import dump_step
 from tasks.train.export import export
 from tasks.train.feed.batches import Batches, prefetched
 from tasks.train.feed.ledger import require_counted, token_ledger
+from tasks.train.feed.phases import unreached
 from tasks.train.feed.sources import open_sources, require_equal_ids
 from tasks.train.feed.streams import FeedConfig, State
 from tasks.train.goodput import Laps, mark
@@ -160,6 +161,8 @@ class _Trainer:
         if planned > 1.01 * mixture["total_tokens"]:
             times = planned / mixture["total_tokens"]
             log.warning("%s tokens are %.2f times the mixture: documents are seen more often", f"{planned:,}", times)
+        if unread := unreached(mixture, planned):
+            log.warning("%s tokens end before these phases of the mixture begin: %s", f"{planned:,}", ", ".join(unread))
 
     def run(self) -> None:
         remote, config = None, self._config

@@ -44,7 +44,8 @@ def main() -> None:
 
 
 def _source(said: dict[str, Any]) -> Source:
-    said["files"], said["taught"] = tuple(said["files"]), tuple(said["taught"])
+    for name in ("files", "taught", "phases"):
+        said[name] = tuple(said[name])
     return Source(**said)
 
 

@@ -31,6 +31,8 @@ class Source:
     seed: int
     taught: tuple[str, ...] = ()
     """For each file what a teacher said of its records, in their order; empty without a teacher."""
+    phases: tuple[int, ...] = ()
+    """Tokens it gives in each phase of a curriculum; empty without one, and then the weight counts."""
 
     @cached_property
     def _reader(self) -> ArrayRecordDataSource:
@@ -106,8 +108,17 @@ def open_sources(pack: Path, mixture: Mapping[str, Any], seed: int, taught: Path
     def files(root: Path, source: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(str(root / file) for file in source["files"])
 
+    phases = [phase["sources"] for phase in mixture.get("phases", ()) if phase["total_tokens"]]
     sources = tuple(
-        Source(s["name"], s["weight"], s["records"], files(pack, s), seed, files(taught, s) if taught else ())
+        Source(
+            s["name"],
+            s["weight"],
+            s["records"],
+            files(pack, s),
+            seed,
+            files(taught, s) if taught else (),
+            tuple(phase[s["name"]]["budget_tokens"] for phase in phases),
+        )
         for s in mixture["sources"]
     )
     for source in sources:

@@ -9,6 +9,7 @@ import numpy as np
 from tasks.errors import DataFault
 from tasks.taught import Taught
 from tasks.tokens import TextTokenizer
+from tasks.train.feed.phases import lagging_source
 from tasks.train.feed.sources import Source, derived_seed, permuted
 from tasks.train.packing import Piece, Row, best_fit, chat_row, text_row
 
@@ -35,8 +36,11 @@ class _Draw:
         self._sources, self._stream, self._streams = sources, stream, streams
         self.draws = [0] * len(sources)
         self.tokens = [0] * len(sources)
+        self._phases = tuple(zip(*(source.phases for source in sources), strict=True))
 
     def next_source(self) -> int:
+        if self._phases:
+            return lagging_source(self._phases, self.tokens, self._streams)
         total = sum(self.tokens)
         lag = [source.weight * (total + 1) - tokens for source, tokens in zip(self._sources, self.tokens, strict=True)]
         return lag.index(max(lag))

@@ -1,16 +1,24 @@
-"""Shares of a token budget: exact sums, ceilings, and no silent shortfall."""
+"""Shares of a token budget: exact sums, ceilings, phases, and no silent shortfall."""
+
+from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import DataFault
-from tasks.pack.budget import Grant, grants, split
-from tasks.pack.config import SourceShare
+from tasks.errors import ConfigError, DataFault
+from tasks.pack import budget
+from tasks.pack.budget import Grant, passes, split
+from tasks.pack.config import PackConfig, Phase, SourceShare
 
 
-def share(name: str, weight: float, max_epochs: float = 1.0) -> SourceShare:
-    return SourceShare(name=name, language="en", input=0, weight=weight, max_epochs=max_epochs)
+def share(name: str, weight: float = 1.0, max_epochs: float = 1.0, **budgets) -> SourceShare:
+    return SourceShare(name=name, language="en", input=0, weight=weight, max_epochs=max_epochs, **budgets)
+
+
+def grants(sources, held, total_tokens, on_shortfall="refuse", phases=()) -> list[Grant]:
+    said = {"sources": tuple(sources), "total_tokens": total_tokens, "on_shortfall": on_shortfall}
+    return budget.grants(PackConfig.model_validate(said | {"kind": "text", "phases": tuple(phases)}), held)
 
 
 @given(st.integers(0, 10**12), st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=12))
@@ -66,3 +74,117 @@ def test_spread_never_passes_a_ceiling_and_fills_the_budget_if_anyone_can(rows, 
     given_ = [g.tokens for g in grants(sources, held, total, "spread")]
     assert all(g <= m for g, m in zip(given_, most, strict=True))
     assert sum(given_) == min(total, sum(most))
+
+
+def test_a_source_may_ask_for_tokens_or_epochs_and_the_others_share_the_rest():
+    sources = [share("a", tokens=700), share("b", epochs=1.5), share("c", 2), share("d", 1)]
+    assert [g.tokens for g in grants(sources, [1000, 101, 9000, 9000], 1000)] == [700, 151, 99, 50]
+    assert [g.tokens for g in grants(sources, [1000, 100, 50, 60], None)] == [700, 150, 50, 60], "the rest whole, once"
+    with pytest.raises(DataFault, match="a holds 699 tokens"):
+        grants(sources, [699, 100, 50, 60], None)
+
+
+@pytest.mark.parametrize(
+    ("total", "fits"),
+    [
+        pytest.param(852, True, id="a token for each of the two others"),
+        pytest.param(851, False, id="one short"),
+        pytest.param(10, False, id="far short"),
+    ],
+)
+def test_fixed_budgets_must_leave_something_for_the_others(total, fits):
+    sources = [share("a", tokens=700), share("b", epochs=1.5), share("c"), share("d")]
+    if fits:
+        assert [g.tokens for g in grants(sources, [1000, 100, 50, 60], total)] == [700, 150, 1, 1]
+    else:
+        with pytest.raises(ConfigError, match=r"a: 700, b: 150 of total_tokens=.* for 2 other sources"):
+            grants(sources, [1000, 100, 50, 60], total)
+
+
+@pytest.mark.parametrize("total", [99, 101])
+def test_budgets_in_tokens_that_do_not_add_up_are_refused_before_anything_is_read(total):
+    sources = [share("a", tokens=60), share("b", tokens=40)]
+    assert sum(g.tokens for g in grants(sources, [60, 40], 100)) == 100
+    with pytest.raises(ValueError, match="the sources ask for 100 tokens"):
+        grants(sources, [60, 40], total)
+    with pytest.raises(ValueError, match="a source has one"):
+        share("a", tokens=1, epochs=1)
+
+
+@given(st.integers(1, 10**13), st.decimals("0.001", "50", places=3))
+def test_fractional_epochs_are_exact_as_they_are_written(held, epochs):
+    assert passes(held, float(epochs)) == held * Fraction(epochs) // 1
+
+
+def test_the_nearest_binary_number_does_not_cost_a_token():
+    assert int(100 * 0.29) == 28
+    assert passes(100, 0.29) == 29
+    assert [g.tokens for g in grants([share("a", epochs=0.29)], [100], None)] == [29]
+
+
+def phase(name: str, share: float, **weights: float) -> Phase:
+    return Phase(name=name, share=share, weights=weights)
+
+
+CURRICULUM = (phase("web", 1080, ja=630, en=450), phase("synthetic", 220, synth=1))
+
+
+def test_phases_share_out_the_total_and_each_its_own_part():
+    sources = [share("ja"), share("en"), share("synth", max_epochs=3)]
+    given_ = grants(sources, [9000, 9000, 1000], 13_000, phases=CURRICULUM)
+    assert [[(p.tokens, p.wanted) for p in g.phases] for g in given_] == [
+        [(6300, 6300), (0, 0)],
+        [(4500, 4500), (0, 0)],
+        [(0, 0), (2200, 2200)],
+    ]
+    with pytest.raises(DataFault, match=r"synth holds 733 tokens, at most 3 epochs .* its share is 2,200"):
+        grants(sources, [9000, 9000, 733], 13_000, phases=CURRICULUM)
+    short = grants(sources, [9000, 4000, 500], 13_000, "spread", CURRICULUM)
+    assert [[p.tokens for p in g.phases] for g in short] == [[6800, 0], [4000, 0], [0, 1500]], "700 are missing"
+
+
+@pytest.mark.parametrize(
+    ("phases", "total", "words"),
+    [
+        pytest.param((phase("p", 1, ja=1, en=1),), 10, "each source is in at least one phase", id="a source unused"),
+        pytest.param((*CURRICULUM, phase("x", 1, ko=1)), 10, "each source is in at least one", id="an unknown source"),
+        pytest.param((*CURRICULUM, phase("web", 1, ja=1)), 10, "its own name", id="a name twice"),
+        pytest.param(CURRICULUM, None, "need total_tokens", id="no total"),
+    ],
+)
+def test_unsound_phases_are_refused(phases, total, words):
+    with pytest.raises(ValueError, match=words):
+        grants([share("ja"), share("en"), share("synth")], [10, 10, 10], total, phases=phases)
+    with pytest.raises(ValueError, match="not above 0"):
+        phase("p", 1, ja=0)
+
+
+PHASES = st.lists(
+    st.tuples(
+        st.floats(0.01, 100), st.lists(st.sampled_from([0.0, 0.3, 1.0, 7.5]), min_size=4, max_size=4).filter(any)
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PHASES, st.lists(st.integers(1, 5000), min_size=4, max_size=4), st.integers(1, 20_000))
+def test_phases_cover_the_budget_to_the_token_and_no_source_passes_its_ceiling(rows, held, total):
+    names = [name for i, name in enumerate("abcd") if any(weights[i] for _, weights in rows)]
+    used = ["abcd".index(name) for name in names]
+    phases = [
+        Phase(name=f"p{n}", share=part, weights={"abcd"[i]: weights[i] for i in used if weights[i]})
+        for n, (part, weights) in enumerate(rows)
+    ]
+    sources, held = [share(name, max_epochs=1.5) for name in names], [held[i] for i in used]
+    given_ = grants(sources, held, total, "spread", phases)
+    for number, (wanted, each) in enumerate(zip(split(total, [p.share for p in phases]), phases, strict=True)):
+        assert sum(g.phases[number].wanted for g in given_) == wanted
+        assert sum(g.phases[number].tokens for g in given_) <= wanted
+        assert not any(g.phases[number].tokens for g, n in zip(given_, names, strict=True) if n not in each.weights)
+        # A phase falls short only where each of its sources has given all that it may.
+        if sum(g.phases[number].tokens for g in given_) < wanted:
+            assert all(g.tokens == passes(g.held, 1.5) for g, n in zip(given_, names, strict=True) if n in each.weights)
+    assert sum(g.wanted for g in given_) == total
+    assert all(g.tokens == sum(p.tokens for p in g.phases) <= passes(g.held, 1.5) for g in given_)

@@ -457,7 +457,8 @@ def hostile(store: str, make: Callable[..., Artifact]) -> dict[str, Artifact]:
             lines = [{"model": m, "prompt": EVIL, "answer": EVIL, "reference": EVIL} for m in ("base", EVIL)]
             unit.write_bytes("generations.jsonl", "\n".join(map(json.dumps, lines)).encode())
             source = {"name": EVIL, "language": EVIL, "weight": 1.0, "tokens": 5, "records": 1, "epochs": 1}
-            unit.write_json("mixture.json", {"kind": EVIL, "sources": [source]})
+            phase = {"name": EVIL, "sources": {EVIL: {"wanted_tokens": 7, "budget_tokens": 5}}}
+            unit.write_json("mixture.json", {"kind": EVIL, "sources": [source], "phases": [phase]})
             unit.write_bytes("metrics.jsonl", b'{"step": 1, "loss": 2.0}\n')
             unit.write_json(
                 "proof.json", {"paths": [{"path": EVIL, "version": EVIL, "prompts": EVIL, "allowed": EVIL}, EVIL]}

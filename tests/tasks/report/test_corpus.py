@@ -2,8 +2,10 @@
 
 import pytest
 
-from tasks.report.corpus import funnels, language_name, mixtures
+from tasks.pack.config import Phase
+from tasks.report.corpus import Budget, funnels, language_name, mixtures
 from tasks.report.lineage import trace
+from tests.tasks.training_data import document, make_pack, make_tokenizer
 
 
 def test_clean_and_dedup_of_a_corpus_are_one_funnel(factory_inputs):
@@ -39,6 +41,27 @@ def test_mixtures_hold_their_sources_in_order_and_shares_that_sum_to_one(factory
     parts = cpt.bar({"ja": "c0", "en": "c1", "python": "c2"})
     assert [part.kind for part in parts][:3] == ["c0", "c1", "c2"]
     assert sum(part.share for part in parts) == pytest.approx(1)
+
+
+def test_a_mixture_shows_what_was_planned_where_it_has_phases_or_got_something_else(tmp_path):
+    rows = {"a": [document("one two three " * 9)], "b": [document("the quick brown fox " * 9)]}
+    tokenizer = make_tokenizer(tmp_path)
+    whole = make_pack(tmp_path, tokenizer, rows)
+    held = [source["budget_tokens"] for source in whole.read_json("mixture.json")["sources"]]
+    phases = (
+        Phase(name="first", share=3, weights={"a": 1}),
+        Phase(name="last", share=1, weights={"a": 1, "b": 1}),
+    )
+    staged = make_pack(tmp_path, tokenizer, rows, total_tokens=800, phases=phases)
+    short = make_pack(tmp_path, tokenizer, rows, total_tokens=10**6, on_shortfall="spread")
+    as_planned, by_phase, missing = (mixtures(trace({"data": made}))[0].budgets for made in (whole, staged, short))
+    assert as_planned == ()
+    assert by_phase == (
+        Budget("first", "a", 600, 600),
+        Budget("last", "a", 100, 100),
+        Budget("last", "b", 100, 100),
+    )
+    assert missing == (Budget("", "a", 333_333, 100 * held[0]), Budget("", "b", 666_667, 100 * held[1]))
 
 
 def test_an_unknown_language_keeps_its_code():
