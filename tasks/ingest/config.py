@@ -1,6 +1,6 @@
 """Knobs of the ingest stages. A filter's thresholds are fields under its name: `filters.length.min_chars`."""
 
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, create_model, field_validator, model_validator
 
