@@ -57,13 +57,14 @@ class ShardWriter:
         self._schema = schema.remove_metadata()
         self._writer = pq.ParquetWriter(sink, self._schema, **_FORMAT)
         self._held: list[pa.Table] = []
+        self._held_rows = self._held_bytes = 0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._flush(last=True)
+        if kind is None and (self._held or not self.rows):
+            self._flush()
         self._writer.close()
 
     def write(self, table: pa.Table) -> None:
@@ -71,17 +72,15 @@ class ShardWriter:
         if table.num_rows:
             self.rows += table.num_rows
             self._held.append(table.replace_schema_metadata(None))
-            self._flush()
+            self._held_rows += table.num_rows
+            self._held_bytes += table.nbytes
+            if self._held_rows >= ROW_GROUP_ROWS or self._held_bytes >= ROW_GROUP_BYTES:
+                self._flush()
 
-    def _flush(self, last: bool = False) -> None:
-        full = (
-            sum(t.num_rows for t in self._held) >= ROW_GROUP_ROWS
-            or sum(t.nbytes for t in self._held) >= ROW_GROUP_BYTES
-        )
-        if full or (last and (self._held or not self.rows)):
-            group = pa.concat_tables(self._held) if self._held else self._schema.empty_table()
-            self._writer.write_table(group.combine_chunks(), row_group_size=max(1, group.num_rows))
-            self._held = []
+    def _flush(self) -> None:
+        group = pa.concat_tables(self._held) if self._held else self._schema.empty_table()
+        self._writer.write_table(group.combine_chunks(), row_group_size=max(1, group.num_rows))
+        self._held, self._held_rows, self._held_bytes = [], 0, 0
 
 
 def read_batches(url: str, columns: Sequence[str] | None = None, *, rows: int = READ_ROWS) -> Iterator[pa.RecordBatch]:

@@ -37,8 +37,9 @@ LOOSE = {  # thresholds that short texts can be on either side of; nothing switc
     "c4": {"min_sentences": 2, "max_curly_brackets": 1, "max_word_chars": 7},
     "formulas": {"min_marks": 1, "min_fraction": 0.1},
     "python_source": {"min_code_nodes": 1},
+    "garbled": {"max_lost_fraction": 0.1, "max_mojibake_fraction": 0.1},
 }
-EXAMPLES = {"code_style": 1}  # a process for each text; real files are tested below
+EXAMPLES = {"code_style": 1, "ng_words": 10, "toxicity": 20}  # a process for each text; thousands of words for each
 SENTENCE = "今日は天気が良いので散歩に行きました。"
 
 
@@ -263,7 +264,7 @@ class TestEveryFilter:
         assert set(columns) == {limit.column for limit in FILTERS[name].limits(rules)}
         assert all(len(values) == 2 for values in columns.values())
         for limit in FILTERS[name].limits(rules):
-            assert re.fullmatch(r"[a-z0-9_]+", limit.reason)
+            assert re.fullmatch(r"[a-z0-9_:-]+", limit.reason)
 
     def test_every_threshold_says_what_it_is_and_where_it_comes_from(self, name):
         for field in FILTERS[name].rules.model_fields.values():

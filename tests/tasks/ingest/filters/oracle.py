@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.ingest.filters.code_style import IGNORE, SELECT
+from tests.tasks.ingest.filters.oracle_lists import ORACLE_OF_LISTS
 
 HIRAGANA, KATAKANA, KANJI, TOTEN, KUTEN = range(5)
 Answer = tuple[dict[str, float], list[tuple[str, bool]]]
@@ -346,6 +347,7 @@ ORACLE: dict[str, Callable[[str, Any], Answer]] = {
     "word_ngrams": word_ngrams,
     "python_source": python_source,
     "code_style": code_style,
+    **ORACLE_OF_LISTS,
 }
 
 
