@@ -13,6 +13,18 @@ from tasks.ingest.texts import Texts
 from tests.tasks.ingest.filters.oracle import ORACLE
 
 SHARED = Path(__file__).resolve().parents[5] / "shared" / "data"
+RULES_OF_TEXT = (
+    "length",
+    "japanese",
+    "words",
+    "sentences",
+    "duplication",
+    "lines",
+    "c4",
+    "formulas",
+    "character_ngrams",
+    "word_ngrams",
+)
 MOST_CHARS = 30_000  # the oracle takes a second for a megabyte
 
 
@@ -31,7 +43,7 @@ def documents(folder: str, each: int) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "compiled"),
     [
-        *[(name, False) for name in FILTERS if name not in ("python_source", "code_style")],
+        *[(name, False) for name in RULES_OF_TEXT],
         ("character_ngrams", True),
     ],
 )
