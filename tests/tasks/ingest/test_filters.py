@@ -40,7 +40,7 @@ LOOSE = {  # thresholds that short texts can be on either side of; nothing switc
     "script": {"letters": ((0x3042, 0x3044), (0x6F22, 0x6F22)), "min_letters": 3},
     "garbled": {"max_lost_fraction": 0.1, "max_mojibake_fraction": 0.1},
 }
-EXAMPLES = {"code_style": 1}  # a process for each text; real files are tested below
+EXAMPLES = {"code_style": 1, "ng_words": 10, "toxicity": 20}  # a process for each text; thousands of words for each
 SENTENCE = "今日は天気が良いので散歩に行きました。"
 
 
