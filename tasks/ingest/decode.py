@@ -14,6 +14,8 @@ from io import BytesIO
 
 from resiliparse.parse.encoding import detect_encoding
 
+from tasks.ingest.mojibake import undo_mojibake
+
 META_BYTES = 4096  # browsers look for the declaration in the first kilobyte; some pages open with long scripts
 MAX_GARBAGE = 0.02  # share of control and replacement characters above which bytes are not text
 MIN_KANA = 0.02  # share of kana from which a legacy Japanese decoding is plausible
@@ -57,8 +59,10 @@ def decode(content: bytes, content_type: str = "") -> Decoded | None:
     found = _decode(content, content_type)
     if found is None:
         return None
-    garbage = len(_GARBAGE.findall(found.text))
-    return None if garbage > MAX_GARBAGE * max(1, len(found.text)) else found
+    if _is_plausible(found):
+        return found
+    mended = Decoded(undo_mojibake(found.text)[0], found.encoding)  # in text that was encoded twice, bytes look like it
+    return mended if _is_plausible(mended) else None
 
 
 def _decode(content: bytes, content_type: str) -> Decoded | None:

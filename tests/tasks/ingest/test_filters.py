@@ -37,6 +37,7 @@ LOOSE = {  # thresholds that short texts can be on either side of; nothing switc
     "c4": {"min_sentences": 2, "max_curly_brackets": 1, "max_word_chars": 7},
     "formulas": {"min_marks": 1, "min_fraction": 0.1},
     "python_source": {"min_code_nodes": 1},
+    "script": {"letters": ((0x3042, 0x3044), (0x6F22, 0x6F22)), "min_letters": 3},
     "garbled": {"max_lost_fraction": 0.1, "max_mojibake_fraction": 0.1},
 }
 EXAMPLES = {"code_style": 1, "ng_words": 10, "toxicity": 20}  # a process for each text; thousands of words for each

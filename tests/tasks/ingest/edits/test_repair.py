@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.ingest.characters import flag_table, flagged
-from tasks.ingest.edits.repair import RepairRules, edit, undo_mojibake
+from tasks.ingest.edits.repair import RepairRules, edit
+from tasks.ingest.mojibake import undo_mojibake
 
 CORPORA = Path(__file__).parents[5] / "shared" / "data"
 SENTENCE = "この手引きでは、Debian 12 の導入方法と設定について説明します。"

@@ -78,12 +78,22 @@ def garbled(text: str, rules: Any) -> Answer:
     ]
 
 
+def script(text: str, rules: Any) -> Answer:
+    letters = sum(any(first <= ord(char) <= last for first, last in rules.letters) for char in text)
+    fraction = over(letters, sum(not char.isspace() for char in text))
+    return {"letters": letters, "fraction": fraction}, [
+        ("few_letters_of_the_script", letters < rules.min_letters),
+        ("other_script", fraction < rules.min_fraction),
+    ]
+
+
 def url(text: str, rules: Any) -> Answer:
     return {"blocked": 0}, [("url:blocked", False)]  # texts of the oracle have no address
 
 
 ORACLE_OF_LISTS: dict[str, Callable[[str, Any], Answer]] = {
     "url": url,
+    "script": script,
     "garbled": garbled,
     "ng_words": ng_words,
     "toxicity": toxicity,
