@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tasks.shards import read_table
 from tests.tasks.ingest.corpus import CONFIG, clean, many, mirror, wordy
 
 pytestmark = pytest.mark.slow
@@ -76,12 +77,12 @@ def peak_bytes(store: Path, pages_url: str) -> dict[str, int]:
 
 
 def test_ten_times_the_documents_take_the_same_memory(tmp_path):
-    pages = {
-        name: mirror(tmp_path / name, wordy(number), shard_pages=400) for name, number in (("1", 160), ("10", 1600))
-    }
+    pages = {name: mirror(tmp_path / name, wordy(pages), 400) for name, pages in (("1", 100), ("10", 1000))}
     peaks = {name: peak_bytes(tmp_path / name / "store", pages[name].url) for name in pages}
-    kept = clean(tmp_path / "10" / "store", pages["10"])
-    assert kept.manifest.bytes > 20e6, "the corpus is too small to show that it is not held"
-    print(peaks)
+    made = clean(tmp_path / "10" / "store", pages["10"])  # a hit
+    chars = sum(read_table(made, "annotations/", ["length.chars"]).column(0).to_pylist())
+    assert made.manifest.counts.out == 1000
+    assert 2 * chars > 0.3 * peaks["1"]["self"], "the texts are too few to show that they are not held"
     for who in ("self", "children"):
         assert peaks["10"][who] <= 1.2 * peaks["1"][who], f"{who}: {peaks}"
+    print(peaks, f"{chars:,.0f} characters")
