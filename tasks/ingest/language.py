@@ -3,31 +3,32 @@
 import functools
 from typing import Any
 
-from tasks.ingest.text import HIRAGANA, KANJI, KATAKANA, Text
+from tasks.ingest.texts import HIRAGANA, KANJI, KATAKANA, Texts
 
 SAMPLE_CHARS = 2000
 UNKNOWN = "unknown"
 
 
-def identify(text: Text, *, min_kana_fraction: float, min_probability: float) -> str:
+def identify(text: str, *, min_kana_fraction: float, min_probability: float) -> str:
     """The label of a text's language (`ja`, `en`, `de` …), `unknown` when there are no letters or no clear answer.
 
     Kana are written in no other language: a share of them among the letters decides for Japanese at once. The model
     (lid.176) sees only texts with few kana.
     """
-    letters = sum(map(str.isalpha, text.raw[: 10 * SAMPLE_CHARS]))
+    head = Texts([text[: 10 * SAMPLE_CHARS]])
+    letters = int(head.is_letter.sum())
     if not letters:
         return UNKNOWN
-    head = Text(text.raw[: 10 * SAMPLE_CHARS])
-    kana = int(head.classes[[HIRAGANA, KATAKANA]].sum())
+    [classes] = head.classes
+    kana = int(classes[[HIRAGANA, KATAKANA]].sum())
     if kana >= min_kana_fraction * letters:
         return "ja"
-    sample = " ".join(text.raw.split())[:SAMPLE_CHARS]
+    sample = " ".join(text.split())[:SAMPLE_CHARS]
     found = _detector().detect(sample, model="lite", k=1)
     if not found or found[0]["score"] < min_probability:
         return UNKNOWN
     label = str(found[0]["lang"])
-    if label == "ja" and not kana and not head.classes[KANJI]:
+    if label == "ja" and not kana and not classes[KANJI]:
         return UNKNOWN  # capitals and digits alone look Japanese to the model
     return label
 

@@ -1,13 +1,17 @@
-"""Rules that drop documents. A new one is one file here (thresholds and `judge`) and one line in FILTERS.
+"""Rules that drop documents. A new one is one file here (thresholds, `measure` and `limits`) and one line in FILTERS.
 
 The order is that of application: cheap ones first. The first reason found is the one that counts.
 """
 
 from tasks.ingest.filters import (
+    c4,
     character_ngrams,
+    code_style,
     duplication,
+    formulas,
     japanese,
     length,
+    lines,
     python_source,
     sentences,
     word_ngrams,
@@ -16,12 +20,18 @@ from tasks.ingest.filters import (
 from tasks.ingest.filters.rule import Filter
 
 FILTERS: dict[str, Filter] = {
-    "length": Filter(length.LengthRules, length.judge),
-    "japanese": Filter(japanese.JapaneseRules, japanese.judge),
-    "words": Filter(words.WordRules, words.judge),
-    "sentences": Filter(sentences.SentenceRules, sentences.judge),
-    "duplication": Filter(duplication.DuplicationRules, duplication.judge),
-    "character_ngrams": Filter(character_ngrams.CharacterNgramRules, character_ngrams.judge),
-    "word_ngrams": Filter(word_ngrams.WordNgramRules, word_ngrams.judge),
-    "python_source": Filter(python_source.PythonRules, python_source.judge),
+    "length": Filter(length.LengthRules, length.measure, length.limits),
+    "japanese": Filter(japanese.JapaneseRules, japanese.measure, japanese.limits),
+    "words": Filter(words.WordRules, words.measure, words.limits),
+    "sentences": Filter(sentences.SentenceRules, sentences.measure, sentences.limits),
+    "duplication": Filter(duplication.DuplicationRules, duplication.measure, duplication.limits),
+    "lines": Filter(lines.LineRules, lines.measure, lines.limits),
+    "c4": Filter(c4.C4Rules, c4.measure, c4.limits),
+    "formulas": Filter(formulas.FormulaRules, formulas.measure, formulas.limits),
+    "character_ngrams": Filter(
+        character_ngrams.CharacterNgramRules, character_ngrams.measure, character_ngrams.limits, expensive=True
+    ),
+    "word_ngrams": Filter(word_ngrams.WordNgramRules, word_ngrams.measure, word_ngrams.limits, expensive=True),
+    "python_source": Filter(python_source.PythonRules, python_source.measure, python_source.limits, expensive=True),
+    "code_style": Filter(code_style.CodeStyleRules, code_style.measure, code_style.limits, expensive=True),
 }
