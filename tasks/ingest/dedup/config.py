@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from tasks.config import StageConfig, input_field, operational_field
+from tasks.shard_workers import Runner
 
 
 class LineConfig(StageConfig):
@@ -72,7 +73,16 @@ class DedupConfig(StageConfig):
         default=2 << 30,
         ge=8 << 20,
     )
-    workers: int = operational_field("Processes that sketch, compare and write; 0 = one a core.", default=0, ge=0)
+    workers: int = operational_field(
+        "Shards sketched, compared or written side by side; 0 = one a core.", default=0, ge=0
+    )
+    runner: Runner = operational_field(
+        "Where shards are sketched: processes of this machine, or tasks of a Ray cluster. The rest stays here.",
+        default="local",
+    )
+    shared_disk: bool = operational_field(
+        "With a Ray cluster and a store that is a path: that path is the same disk on every node.", default=False
+    )
 
     @model_validator(mode="after")
     def _fits_the_sketch(self) -> Self:

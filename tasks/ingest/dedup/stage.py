@@ -7,6 +7,10 @@ nor the number of workers nor the memory shows in the result. What grows with th
 
 import heapq
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -19,10 +23,9 @@ from tasks.ingest.dedup.index import ROW_BITS, Shard, old_shards, read_index, sk
 from tasks.ingest.dedup.lines import repeated_lines
 from tasks.ingest.dedup.recall import measure_recall
 from tasks.ingest.dedup.report import Losses, figures, guard, largest_component
-from tasks.ingest.dedup.workers import side_by_side
 from tasks.ingest.dedup.write import Sources, heldout_texts, write_shard
 from tasks.ingest.shingles import SKETCH
-from tasks.progress import track
+from tasks.shard_workers import ShardJob, Work, Workers, each_shard
 from tasks.storage import join
 
 _SAMPLE_CHARS = (200, 20_000)  # documents of such a length are taken to measure recall
@@ -41,7 +44,12 @@ def run(workspace: Workspace, config: DedupConfig, inputs: dict[str, Artifact]) 
     entries = docs.files("docs/")
     workspace.expect_units(2 * len(entries) + 1 + bool(config.lines))
     new = [_shard(workspace, docs, i, entry.path) for i, entry in enumerate(entries)]
-    _sketch_all(workspace, config, new)
+    rows = [entry.rows or 0 for entry in entries]
+    label = f"dedup {workspace.name}"
+    by_key = {f"sketch/{shard.path}": shard for shard in new}
+    sketching = partial(open_sketching, workspace, config, by_key)
+    workers = Workers(config.workers, config.runner, config.shared_disk)
+    each_shard(workspace, ShardJob(f"{label}: sketches", dict(zip(by_key, rows, strict=True)), sketching), workers)
     old: list[Shard] = []
     against = [inputs[role] for role in sorted(inputs, key=_number) if role.startswith("against.")]
     for artifact in against:
@@ -52,12 +60,10 @@ def run(workspace: Workspace, config: DedupConfig, inputs: dict[str, Artifact]) 
         _lines(workspace, corpus)
     sources = Sources.of(workspace, config, alone)
     folders = save_blocks(heldout_texts(sources, new, against), scratch / "heldout", config)
-    todo = [shard for shard in new if workspace.unit_record(_key(shard)) is None]
-    with track(f"dedup {workspace.name}: write", len(new), "shards") as bar:
-        bar.resume(len(new) - len(todo))
-        calls = [(workspace, sources, shard, folders) for shard in todo]
-        for _ in side_by_side(write_shard, calls, config.workers, f"dedup {workspace.name}"):
-            bar.advance()
+    by_key = {f"docs/{shard.path}": shard for shard in new}
+    writing = partial(open_writing, workspace, sources, by_key, folders)
+    job = ShardJob(f"{label}: write", dict(zip(by_key, rows, strict=True)), writing)
+    each_shard(workspace, job, Workers(config.workers))  # here, where the held-out text is
     facts = [record.facts for record in workspace.units()]
     workspace.note(
         sketch=SKETCH,
@@ -72,28 +78,29 @@ def _number(role: str) -> int:
     return int(role.partition(".")[2] or 0)
 
 
-def _key(shard: Shard) -> str:
-    return f"docs/{shard.path}"
-
-
 def _shard(workspace: Workspace, docs: Artifact, number: int, path: str) -> Shard:
     name = path.removeprefix("docs/")
     return Shard(number, name, join(workspace.url, "data", "index", name), (docs.file_url(path),))
 
 
-def _sketch_all(workspace: Workspace, config: DedupConfig, shards: list[Shard]) -> None:
-    todo = [shard for shard in shards if workspace.unit_record(f"sketch/{shard.path}") is None]
-    with track(f"dedup {workspace.name}: sketches", len(shards), "shards") as bar:
-        bar.resume(len(shards) - len(todo))
-        calls = [(workspace, config, shard) for shard in todo]
-        for _ in side_by_side(sketch_shard, calls, config.workers, f"dedup {workspace.name}"):
-            bar.advance()
+@contextmanager
+def open_sketching(workspace: Workspace, config: DedupConfig, shards: dict[str, Shard]) -> Iterator[Work]:
+    """Make the index of a shard: a unit of work."""
+
+    def work(key: str) -> None:
+        shard = shards[key]
+        with workspace.unit(key) as unit:
+            unit.write_parquet(f"index/{shard.path}", sketch(shard.text_urls[0], config))
+
+    yield work
 
 
-def sketch_shard(workspace: Workspace, config: DedupConfig, shard: Shard) -> None:
-    """The index of one shard: a unit of work."""
-    with workspace.unit(f"sketch/{shard.path}") as unit:
-        unit.write_parquet(f"index/{shard.path}", sketch(shard.text_urls[0], config))
+@contextmanager
+def open_writing(
+    workspace: Workspace, sources: Sources, shards: dict[str, Shard], folders: list[Path]
+) -> Iterator[Work]:
+    """Write the documents of a shard: a unit of work."""
+    yield lambda key: write_shard(workspace, sources, shards[key], folders)
 
 
 def _decide(workspace: Workspace, corpus: Corpus) -> str:

@@ -1,4 +1,4 @@
-"""Shards or parts side by side in processes of their own. Their number changes nothing but the time."""
+"""Parts on the local disk side by side in processes of their own. Their number changes nothing but the time."""
 
 import multiprocessing
 import os
@@ -8,8 +8,8 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from tasks.children import die_with
 from tasks.errors import HostFault
-from tasks.ingest.extract import die_with
 
 
 def side_by_side(work: Callable[..., Any], calls: Sequence[tuple[Any, ...]], workers: int, what: str) -> Iterator[Any]:

@@ -13,7 +13,7 @@ LETTERS = st.one_of(st.sampled_from(NASTY), st.characters())  # of any category,
 
 
 @given(st.lists(st.text(LETTERS, max_size=25), max_size=6))
-@settings(max_examples=300)
+@settings(max_examples=150)
 def test_a_batch_is_the_same_as_one_by_one(texts):
     assert comparables(texts) == [comparable(text) for text in texts]
 

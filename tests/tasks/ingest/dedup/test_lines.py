@@ -64,7 +64,7 @@ def test_documents_that_go_as_duplicates_do_not_count(tmp_path):
 
 
 @given(st.lists(st.lists(st.integers(0, 8), min_size=1, max_size=6), min_size=1, max_size=8), st.integers(2, 4))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_the_cut_is_that_of_a_slow_count(tmp_path_factory, documents, least):
     """Documents are of numbered lines; what is cut is counted with a Counter and the order of the policy."""
     texts = [

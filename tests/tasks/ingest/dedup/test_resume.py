@@ -49,7 +49,7 @@ def test_a_failure_after_the_sketches_does_not_make_them_again(tmp_path, monkeyp
         with pytest.raises(OSError, match="unplugged"):
             produce(str(tmp_path), DEDUP, "x", WHOLE, {"docs": docs})
     sketched: list[str] = []
-    monkeypatch.setattr("tasks.ingest.dedup.stage.sketch_shard", lambda *call: sketched.append(call[2].path))
+    monkeypatch.setattr("tasks.ingest.dedup.stage.sketch", lambda *call: sketched.append(call[0]))
     made = produce(str(tmp_path), DEDUP, "x", WHOLE, {"docs": docs})
     assert sketched == []
     monkeypatch.undo()

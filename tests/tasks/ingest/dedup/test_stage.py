@@ -107,7 +107,7 @@ def test_evidence_always_names_a_document_that_stays(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_no_order_no_sharding_and_no_memory_shows_in_the_result(tmp_path_factory, data):
     rng = random.Random(data.draw(st.integers(0, 10_000)))
     texts = [prose(seed, rng.randrange(30, 200)) for seed in range(8)]
@@ -142,7 +142,7 @@ def test_there_is_at_least_one_heldout_document_and_a_lone_one_is_trained_on(tmp
 
 
 @given(st.data())
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_no_training_document_is_near_a_heldout_one(tmp_path_factory, data):
     """Checked by brute force over all pairs, with buckets so few that the sketch alone would miss most."""
     rng = random.Random(data.draw(st.integers(0, 10_000)))
