@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 ALL = "(all)"
 LOW = "low_quality_score"
+EXCERPT_CHARS = 200  # of a dropped text in rejects/; the whole of it stands in the documents that were cut
 
 
 @dataclass(frozen=True)
@@ -127,14 +128,14 @@ def plan_cut(config: CutConfig, scores: Artifact, reference: Artifact | None) ->
     parts = groups if config.per == "group" else {ALL: _total(groups)} if groups else {}
     thresholds = {group: _threshold(counts, config, highest) for group, counts in parts.items()}
     drifts = measure_drift(groups, merged([reference.read_json(HISTOGRAMS)["groups"]])) if reference else {}
-    too_far = {g: d for g, d in drifts.items() if config.max_drift is not None and d.psi > config.max_drift}
+    too_far = {g: d for g, d in drifts.items() if config.max_drift is not None and d.exceeds(config.max_drift)}
     if too_far:
         raise DataFault(
             f"{_drifts(too_far)}: above max_drift={config.max_drift} against {reference.url if reference else ''}. "
             "Scores that moved so far mean other text or a broken crawl, and its best part is another quality. Look "
             "at the new documents' rejects and samples; then train the classifier anew, or raise max_drift."
         )
-    far = {group: found for group, found in drifts.items() if found.psi > config.warn_drift}
+    far = {group: found for group, found in drifts.items() if found.exceeds(config.warn_drift)}
     warnings = (f"{_drifts(far)}: above warn_drift={config.warn_drift}",) if far else ()
     return Plan(highest, config.min_score, thresholds, groups, drifts, warnings)
 
@@ -192,10 +193,10 @@ def cut_shard(unit: Unit, plan: Plan, documents: str, scores: str) -> None:
             writer.write(pa.Table.from_batches([batch.select(DOCUMENT.names).filter(pa.array(keep))], DOCUMENT))
             kept.update(scored["group"].filter(pa.array(keep)).to_pylist())
             unit.count(rows_in=batch.num_rows, rows_out=int(keep.sum()))
-            lost = np.flatnonzero(~keep)
-            columns = (batch["id"], batch["url"], batch["source"], scored["group"], scored["score"])
-            for id_, url, source, group, value in zip(*(c.take(lost).to_pylist() for c in columns), strict=True):
-                unit.drop(LOW, {"id": id_, "url": url, "source": source, "group": group, "score": value})
+            lost = pa.array(~keep)
+            rows = batch.select(["id", "url", "source", "text"]).filter(lost).to_pylist()
+            for row, said in zip(rows, scored.select(["group", "score"]).filter(lost).to_pylist(), strict=True):
+                unit.drop(LOW, row | said | {"text": row["text"][:EXCERPT_CHARS]})
     unit.set_rows(target, writer.rows)
     unit.note(kept=dict(sorted(kept.items())))
 
@@ -258,5 +259,12 @@ CUT = Stage(
     name="cut",
     version="1",
     run=cut,
-    code=("tasks.classify.cut", "tasks.classify.histogram", "tasks.classify.score", "tasks.records", "tasks.shards"),
+    code=(
+        "tasks.classify.cut",
+        "tasks.classify.histogram",
+        "tasks.classify.page",
+        "tasks.classify.score",
+        "tasks.records",
+        "tasks.shards",
+    ),
 )
