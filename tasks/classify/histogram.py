@@ -5,7 +5,7 @@ both ends: in bins of equal score, the best tenth of a corpus could be one bin.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import chdtri
@@ -70,10 +70,17 @@ class Threshold:
     total: int
     kept: int
     in_bin: int  # documents of the lowest kept bin: the cut misses what was asked by less than that
+    end: int = NUM_BINS  # bin from which upwards nothing is kept: a band ends below the best
 
     @property
     def share(self) -> float:
         return self.kept / max(self.total, 1)
+
+
+def band(counts: np.ndarray, fraction: float, skipped: float, highest: float) -> Threshold:
+    """The best `fraction` without the best `skipped`: what `top_fraction` keeps of the first and not of the second."""
+    found, best = top_fraction(counts, fraction, highest), top_fraction(counts, skipped, highest)
+    return replace(found, end=best.bin, kept=found.kept - best.kept)
 
 
 def top_fraction(counts: np.ndarray, fraction: float, highest: float) -> Threshold:
