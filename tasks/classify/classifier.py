@@ -213,6 +213,7 @@ CLASSIFIER = Stage(
         "tasks.classify.judgement",
         "tasks.classify.metrics",
         "tasks.classify.model",
+        "tasks.classify.page",
         "tasks.classify.text",
         "tasks.classify.train_fasttext",
     ),

@@ -123,6 +123,12 @@ class CutConfig(StageConfig):
     top_fraction: float | None = Field(
         default=0.1, gt=0, le=1, description="Share of documents to keep (Swallow v2: a tenth)."
     )
+    skip_fraction: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="Best share to leave out: 0.1 of top_fraction 0.3 is the band of 10 to 30 %.",
+    )
     min_score: float | None = Field(default=None, ge=0, description="Least score to keep, in the classifier's marks.")
     per: Literal["group", "all"] = Field(default="group", description="Cut each group by itself, or all together.")
     warn_drift: float = Field(
@@ -143,6 +149,11 @@ class CutConfig(StageConfig):
             raise ValueError(
                 f"top_fraction={self.top_fraction}, min_score={self.min_score}: exactly one of them says what is kept. "
                 "Set the other to null."
+            )
+        if self.skip_fraction and self.skip_fraction >= (self.top_fraction or 0.0):
+            raise ValueError(
+                f"skip_fraction={self.skip_fraction}, top_fraction={self.top_fraction}: a band lies between both, so "
+                "what is left out must be the smaller share. Lower skip_fraction, or set it to 0."
             )
         if self.max_drift is not None and not self.reference:
             raise ValueError(

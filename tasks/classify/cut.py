@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from tasks.artifact import Artifact, Stage, Unit, Workspace
 from tasks.classify.config import CutConfig
-from tasks.classify.histogram import Drift, Threshold, bins, drift, lower_edge, merged, top_fraction
+from tasks.classify.histogram import Drift, Threshold, band, bins, drift, lower_edge, merged, top_fraction
 from tasks.classify.labels.examples import document_shards
 from tasks.classify.page import cut_page
 from tasks.classify.score import HISTOGRAMS, SCORES, sidecar
@@ -26,7 +26,8 @@ from tasks.storage import join
 log = logging.getLogger(__name__)
 
 ALL = "(all)"
-LOW = "low_quality_score"
+LOW, ABOVE = "low_quality_score", "above_band"
+EXCERPT_CHARS = 200  # of a dropped text in rejects/; the whole of it stands in the documents that were cut
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,16 @@ class Plan:
         """Where a group is cut."""
         return self.thresholds.get(group) or self.thresholds[ALL]
 
-    def keeps(self, scored: pa.RecordBatch) -> np.ndarray:
-        """Which rows (SCORES) stay."""
-        names, place = np.unique(np.asarray(scored["group"].to_pylist(), object), return_inverse=True)
+    def sides(self, scored: pa.RecordBatch) -> np.ndarray:
+        """For each row (SCORES): 0 it stays, -1 it is under the cut, 1 it is above the band."""
         score = scored["score"].to_numpy(zero_copy_only=False)
         if self.min_score is not None:
-            return score >= self.min_score
-        return bins(score, self.highest) >= np.array([self.of(str(name)).bin for name in names])[place]
+            return np.where(score >= self.min_score, 0, -1)
+        names, group = np.unique(np.asarray(scored["group"].to_pylist(), object), return_inverse=True)
+        found = [self.of(str(name)) for name in names]
+        place = bins(score, self.highest)
+        low, end = (np.array([getattr(t, field) for t in found])[group] for field in ("bin", "end"))
+        return np.where(place < low, -1, np.where(place >= end, 1, 0))
 
     def settled(self, kept: Mapping[str, int]) -> "Plan":
         """This plan with what was really kept of each group.
@@ -79,7 +83,8 @@ class Plan:
 def cut(workspace: Workspace, config: CutConfig, inputs: dict[str, Artifact]) -> None:
     """Write `docs/NAME.parquet` with the documents that are kept, `cut.json` and `report.html`.
 
-    A unit for each shard; a document under its group's threshold is dropped as `low_quality_score`. Memory holds the
+    A unit for each shard; a document under its group's threshold is dropped as `low_quality_score`, one better than the
+    band as `above_band`. Memory holds the
     histograms, a shard's scores and a row group of documents for each worker.
 
     Raises:
@@ -127,14 +132,14 @@ def plan_cut(config: CutConfig, scores: Artifact, reference: Artifact | None) ->
     parts = groups if config.per == "group" else {ALL: _total(groups)} if groups else {}
     thresholds = {group: _threshold(counts, config, highest) for group, counts in parts.items()}
     drifts = measure_drift(groups, merged([reference.read_json(HISTOGRAMS)["groups"]])) if reference else {}
-    too_far = {g: d for g, d in drifts.items() if config.max_drift is not None and d.psi > config.max_drift}
+    too_far = {g: d for g, d in drifts.items() if config.max_drift is not None and d.exceeds(config.max_drift)}
     if too_far:
         raise DataFault(
             f"{_drifts(too_far)}: above max_drift={config.max_drift} against {reference.url if reference else ''}. "
             "Scores that moved so far mean other text or a broken crawl, and its best part is another quality. Look "
             "at the new documents' rejects and samples; then train the classifier anew, or raise max_drift."
         )
-    far = {group: found for group, found in drifts.items() if found.psi > config.warn_drift}
+    far = {group: found for group, found in drifts.items() if found.exceeds(config.warn_drift)}
     warnings = (f"{_drifts(far)}: above warn_drift={config.warn_drift}",) if far else ()
     return Plan(highest, config.min_score, thresholds, groups, drifts, warnings)
 
@@ -188,14 +193,16 @@ def cut_shard(unit: Unit, plan: Plan, documents: str, scores: str) -> None:
     target = f"docs/{unit.key.partition('/')[2]}"
     with ShardWriter(unit.open(target), DOCUMENT) as writer:
         for batch, scored in _side_by_side(documents, scores):
-            keep = plan.keeps(scored)
+            sides = plan.sides(scored)
+            keep = sides == 0
             writer.write(pa.Table.from_batches([batch.select(DOCUMENT.names).filter(pa.array(keep))], DOCUMENT))
             kept.update(scored["group"].filter(pa.array(keep)).to_pylist())
             unit.count(rows_in=batch.num_rows, rows_out=int(keep.sum()))
-            lost = np.flatnonzero(~keep)
-            columns = (batch["id"], batch["url"], batch["source"], scored["group"], scored["score"])
-            for id_, url, source, group, value in zip(*(c.take(lost).to_pylist() for c in columns), strict=True):
-                unit.drop(LOW, {"id": id_, "url": url, "source": source, "group": group, "score": value})
+            lost = pa.array(~keep)
+            rows = batch.select(["id", "url", "source", "text"]).filter(lost).to_pylist()
+            said = scored.select(["group", "score"]).filter(lost).to_pylist()
+            for row, facts, side in zip(rows, said, sides[~keep], strict=True):
+                unit.drop(LOW if side < 0 else ABOVE, row | facts | {"text": row["text"][:EXCERPT_CHARS]})
     unit.set_rows(target, writer.rows)
     unit.note(kept=dict(sorted(kept.items())))
 
@@ -226,6 +233,8 @@ def _require_same_rows(are_same: bool, documents: str, scores: str) -> None:
 
 def _threshold(counts: np.ndarray, config: CutConfig, highest: float) -> Threshold:
     if config.top_fraction is not None:
+        if config.skip_fraction:
+            return band(counts, config.top_fraction, config.skip_fraction, highest)
         return top_fraction(counts, config.top_fraction, highest)
     assert config.min_score is not None
     place = int(bins(np.array([config.min_score]), highest)[0])
@@ -237,8 +246,9 @@ def _require_some(plan: Plan, config: CutConfig, name: str) -> None:
     if total and not any(found.kept for found in plan.thresholds.values()):
         best = max(float(lower_edge(int(np.flatnonzero(c)[-1]), plan.highest)) for c in plan.histograms.values())
         raise DataFault(
-            f"cut {name}: none of {total:,} documents reaches min_score={config.min_score}, the best are about "
-            f"{best:.4f}: an empty corpus would be taken for a finished one. Lower min_score, or cut by top_fraction."
+            f"cut {name}: none of {total:,} documents is kept by min_score={config.min_score}, top_fraction="
+            f"{config.top_fraction}, skip_fraction={config.skip_fraction}; the best scores are about {best:.4f}: an "
+            "empty corpus would be taken for a finished one. Lower min_score, or take a wider share."
         )
 
 
@@ -258,5 +268,12 @@ CUT = Stage(
     name="cut",
     version="1",
     run=cut,
-    code=("tasks.classify.cut", "tasks.classify.histogram", "tasks.classify.score", "tasks.records", "tasks.shards"),
+    code=(
+        "tasks.classify.cut",
+        "tasks.classify.histogram",
+        "tasks.classify.page",
+        "tasks.classify.score",
+        "tasks.records",
+        "tasks.shards",
+    ),
 )

@@ -5,15 +5,17 @@ both ends: in bins of equal score, the best tenth of a corpus could be one bin.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import chdtri
 
 BIN_WIDTH = 0.02  # in log-odds; half a point of probability where both labels are as likely
 LIMIT = 24.0  # log-odds beyond are one bin: fastText's float32 does not tell them apart
 NUM_BINS = round(2 * LIMIT / BIN_WIDTH)
 PSI_BINS = 10  # as the index is defined: tenths of the reference
-PSI_FLOOR = 1e-4  # the share that an empty bin is given, so that the index stays finite
+CHANCE = 0.001
+PSI_FLOOR = 1e-4  # least share of an empty tenth, so that the index stays finite; of few documents half a document
 
 Histograms = Mapping[str, Mapping[str, int]]  # group -> bin -> documents, as JSON keeps it
 
@@ -68,10 +70,17 @@ class Threshold:
     total: int
     kept: int
     in_bin: int  # documents of the lowest kept bin: the cut misses what was asked by less than that
+    end: int = NUM_BINS  # bin from which upwards nothing is kept: a band ends below the best
 
     @property
     def share(self) -> float:
         return self.kept / max(self.total, 1)
+
+
+def band(counts: np.ndarray, fraction: float, skipped: float, highest: float) -> Threshold:
+    """The best `fraction` without the best `skipped`: what `top_fraction` keeps of the first and not of the second."""
+    found, best = top_fraction(counts, fraction, highest), top_fraction(counts, skipped, highest)
+    return replace(found, end=best.bin, kept=found.kept - best.kept)
 
 
 def top_fraction(counts: np.ndarray, fraction: float, highest: float) -> Threshold:
@@ -96,21 +105,28 @@ class Drift:
     psi: float  # population stability index: sum of (new - old) x ln(new / old) over tenths of the reference
     ks: float  # Kolmogorov-Smirnov: greatest distance of the cumulative shares
     total: int
+    chance: float  # index that one in a thousand dumps of this size exceeds although nothing has moved
+
+    def exceeds(self, limit: float) -> bool:
+        """Whether the index is above a limit, and not by the chance of few documents."""
+        return self.psi > max(limit, self.chance)
 
 
 def drift(new: np.ndarray, reference: np.ndarray) -> Drift:
-    """The distance of two histograms. Up to 0.1 the index means no change worth a name, from 0.25 a great one
+    """The distance of two histograms.
 
-    (Siddiqi, Credit Risk Scorecards, 2006).
+    Up to 0.1 the index means no change worth a name, from 0.25 a great one (Siddiqi, Credit Risk Scorecards, 2006). Of
+    scores that did not move it is distributed as (1/new + 1/old) x chi-squared (Yurdakul, 2018).
     """
     old_share, new_share = reference / reference.sum(), new / new.sum()
     old_cumulative, new_cumulative = np.cumsum(old_share), np.cumsum(new_share)
     edges = np.searchsorted(old_cumulative, np.arange(1, PSI_BINS) / PSI_BINS - 1e-12)  # last bin of each tenth
     edges = np.unique(np.append(edges, NUM_BINS - 1))
-    old_parts = np.maximum(np.diff(old_cumulative[edges], prepend=0.0), PSI_FLOOR)
-    new_parts = np.maximum(np.diff(new_cumulative[edges], prepend=0.0), PSI_FLOOR)
+    old_parts = np.maximum(np.diff(old_cumulative[edges], prepend=0.0), max(PSI_FLOOR, 0.5 / reference.sum()))
+    new_parts = np.maximum(np.diff(new_cumulative[edges], prepend=0.0), max(PSI_FLOOR, 0.5 / new.sum()))
     return Drift(
         psi=float(((new_parts - old_parts) * np.log(new_parts / old_parts)).sum()),
         ks=float(np.abs(new_cumulative - old_cumulative).max()),
         total=int(new.sum()),
+        chance=float((1 / new.sum() + 1 / reference.sum()) * chdtri(max(len(edges) - 1, 1), CHANCE)),
     )

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from tasks.classify.config import ClassifierConfig, CutConfig
-from tasks.classify.histogram import BIN_WIDTH, LIMIT, NUM_BINS
+from tasks.classify.histogram import BIN_WIDTH, LIMIT, NUM_BINS, Threshold
 from tasks.classify.judgement import Judgement
 from tasks.classify.metrics import Reliability, f1
 from tasks.page import content_security_policy, environment, style
@@ -44,7 +44,7 @@ def cut_page(name: str, config: CutConfig, plan: "Plan") -> str:
         config=config,
         plan=plan,
         left_out=len(plan.histograms) - len(shown),
-        plots={group: histogram_plot(plan.histograms[group], plan.of(group).bin, group) for group in shown},
+        plots={group: histogram_plot(plan.histograms[group], plan.of(group), group) for group in shown},
     )
 
 
@@ -62,11 +62,13 @@ def reliability_plot(rows: Reliability, mark: int) -> Markup:
     return element("svg", *parts, class_="chart", viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img")
 
 
-def histogram_plot(counts: np.ndarray, threshold: int, group: str) -> Markup:
-    """Documents by log-odds of their score; what is under the threshold has another colour."""
+def histogram_plot(counts: np.ndarray, threshold: Threshold, group: str) -> Markup:
+    """Documents by log-odds of their score; what is dropped has another colour."""
     filled = np.flatnonzero(counts)
     low, high = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, NUM_BINS)
-    edges = np.unique(np.append(np.linspace(low, high, BARS + 1).astype(int), np.clip(threshold, low, high)))
+    edges = np.unique(
+        np.append(np.linspace(low, high, BARS + 1).astype(int), np.clip((threshold.bin, threshold.end), low, high))
+    )
     starts, ends = edges[:-1], edges[1:]
     heights = np.add.reduceat(counts[:high], starts)
     density = heights / (ends - starts)
@@ -75,7 +77,7 @@ def histogram_plot(counts: np.ndarray, threshold: int, group: str) -> Markup:
     parts = [element("title", f"Scores of {group}")]
     for start, end, value in zip(starts, ends, density, strict=True):
         x, height = LEFT + _WIDE * (start - low) / span, _HIGH * float(value) / top
-        kind = "kept" if start >= threshold else "lost"
+        kind = "kept" if threshold.bin <= start < threshold.end else "lost"
         width = max(_WIDE * (end - start) / span - 0.5, 0.5)
         parts.append(
             element(

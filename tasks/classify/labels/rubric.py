@@ -24,6 +24,7 @@ class Wording:
     rubric: str
     justified: str  # how to answer, with reasons
     bare: str  # how to answer with the mark alone
+    examples: tuple[tuple[str, int], ...]  # shown before a bare mark is asked: small teachers need to see the form
     mark: re.Pattern[str]  # the last line of an answer with reasons
 
 
@@ -43,6 +44,23 @@ WORDING = {
         ),
         justified="Give your reasons in at most 60 words. Then end with one line of this form:\nScore: <0, 1, 2 or 3>",
         bare="Answer with one digit, 0, 1, 2 or 3, and nothing else.",
+        examples=(
+            ("Home | Products | Cart (0) | Login. Cheap shoes online, buy cheap shoes, cheap shoes fast delivery.", 0),
+            (
+                "Plants turn light, water and carbon dioxide into sugar and oxygen. Their cells live on that sugar, "
+                "which is why a plant that is kept in the dark dies although it has water.",
+                3,
+            ),
+            (
+                "All garden books 20 % off! Did you know that bees see ultraviolet light? Subscribe to our newsletter.",
+                1,
+            ),
+            (
+                "The Battle of Hastings was fought on 14 October 1066. William of Normandy defeated King Harold and "
+                "was crowned on Christmas Day.",
+                2,
+            ),
+        ),
         mark=re.compile(r"\**(?:total )?score\**\s*[:：]\s*\**\s*(-?\d+(?:\.\d+)?)\s*(?:/\s*3)?\**\.?", re.IGNORECASE),
     ),
     "ja": Wording(
@@ -56,6 +74,19 @@ WORDING = {
         ),
         justified="理由を100字以内で書き、最後に次の形の一行で終えてください。\n点数: <0、1、2、3のいずれか>",
         bare="0、1、2、3のうち一つの数字だけで答えてください。",
+        examples=(
+            ("ホーム | 商品一覧 | カート(0) | ログイン　激安の靴、靴の激安通販、今すぐ購入", 0),
+            (
+                "植物は光と水と二酸化炭素から糖と酸素を作る。細胞はこの糖を使って生きているので、水があっても暗い所に置かれた"
+                "植物は枯れる。",
+                3,
+            ),
+            (
+                "園芸の本が全品二割引！ ところで、ミツバチには紫外線が見えることをご存じですか。メルマガ登録はこちら。",
+                1,
+            ),
+            ("関ヶ原の戦いは1600年に起きた。東軍を率いた徳川家康が勝ち、1603年に征夷大将軍となった。", 2),
+        ),
         mark=re.compile(
             r"\**(?:合計)?(?:点数|得点|スコア|score)\**\s*[:：]\s*\**\s*(-?\d+(?:\.\d+)?)\s*(?:点|/\s*3)?\**[。.]?",
             re.IGNORECASE,
@@ -68,9 +99,11 @@ _DIGIT = re.compile(r"(-?\d+(?:\.\d+)?)\s*点?[。.]?")
 def ask(text: str, language: str, *, excerpt_chars: int, justify: bool) -> tuple[Message, ...]:
     """The conversation about one document: the rubric, then its beginning between marks that it cannot close."""
     word = WORDING[language]
+    turns: list[Message] = [("system", word.rubric)]
+    for shown, mark in () if justify else word.examples:
+        turns += [("user", f"{OPEN}\n{shown}\n{CLOSE}\n\n{word.bare}"), ("assistant", str(mark))]
     excerpt = text[:excerpt_chars].strip().replace(CLOSE, "> > >")
-    how = word.justified if justify else word.bare
-    return (("system", word.rubric), ("user", f"{OPEN}\n{excerpt}\n{CLOSE}\n\n{how}"))
+    return (*turns, ("user", f"{OPEN}\n{excerpt}\n{CLOSE}\n\n{word.justified if justify else word.bare}"))
 
 
 def sampling(max_tokens: int, justify: bool) -> Sampling:

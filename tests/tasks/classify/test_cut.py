@@ -93,8 +93,25 @@ def test_a_least_score_is_exact_although_bins_are_wide(tmp_path, two_groups, lea
 
 
 def test_a_least_score_that_nothing_reaches_is_no_corpus(tmp_path, two_groups):
-    with pytest.raises(DataFault, match=r"none of 40 documents reaches min_score=0\.96, the best are about 0\.9"):
+    with pytest.raises(DataFault, match=r"none of 40 documents is kept by min_score=0\.96(.|\n)*about 0\.9"):
         cut(tmp_path, two_groups, top_fraction=None, min_score=0.96)
+
+
+def test_the_best_and_the_band_below_it_are_the_best_of_both_without_overlap(tmp_path, two_groups):
+    """recipes.md 4.3: an ablation mixed the top 10 % with the band of 10 to 30 %."""
+    best = cut(tmp_path / "best", two_groups, top_fraction=0.1)
+    band = cut(tmp_path / "band", two_groups, top_fraction=0.3, skip_fraction=0.1)
+    both = cut(tmp_path / "both", two_groups, top_fraction=0.3)
+    assert not kept(best) & kept(band)
+    assert kept(best) | kept(band) == kept(both)
+    assert band.manifest.counts.dropped == {"low_quality_score": 28, "above_band": 4}
+    assert band.read_json("cut.json")["thresholds"]["good"]["kept"] == 4
+
+
+def test_a_band_within_one_bin_keeps_nothing_and_is_refused(tmp_path):
+    same = scored(tmp_path, "same", {"0": [("a", 0.5)] * 10})
+    with pytest.raises(DataFault, match=r"none of 10 documents is kept by(.|\n)*skip_fraction=0\.1"):
+        cut(tmp_path, same, top_fraction=0.3, skip_fraction=0.1)
 
 
 def test_what_is_dropped_says_its_score_and_group(tmp_path, two_groups):
@@ -105,7 +122,7 @@ def test_what_is_dropped_says_its_score_and_group(tmp_path, two_groups):
     assert len(rows) == 36
     worst = min(rows, key=lambda row: row["score"])
     assert (worst["reason"], worst["group"], worst["score"]) == ("low_quality_score", "bad", 0.05)
-    assert "text" not in worst, "the text stands in the documents that were cut"
+    assert worst["text"] == read_table(two_groups["documents"], "docs/0.parquet")["text"].to_pylist()[10]
 
 
 def test_other_shards_with_the_same_documents_keep_the_same(tmp_path):
@@ -191,5 +208,7 @@ def test_exactly_one_rule_says_what_is_kept():
         CutConfig(top_fraction=0.1, min_score=2.0)
     with pytest.raises(ValueError, match="exactly one"):
         CutConfig(top_fraction=None)
+    with pytest.raises(ValueError, match="the smaller share"):
+        CutConfig(top_fraction=0.1, skip_fraction=0.1)
     with pytest.raises(ValueError, match="without a reference"):
         CutConfig(max_drift=0.2)

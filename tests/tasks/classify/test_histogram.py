@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import ks_2samp
 
 from tasks.classify.histogram import (
@@ -99,10 +100,26 @@ def test_drift_of_a_case_done_by_hand():
     ten = np.linspace(0.05, 0.95, 10)
     old, new = histogram(np.repeat(ten, 10)), histogram(np.repeat(ten, [30, 10, 10, 10, 10, 10, 10, 10, 0, 0]))
     found = drift(new, old)
-    expected = (0.3 - 0.1) * np.log(3) + 2 * (1e-4 - 0.1) * np.log(1e-4 / 0.1)
+    expected = (0.3 - 0.1) * np.log(3) + 2 * (0.005 - 0.1) * np.log(0.005 / 0.1)  # half a document
     assert found.psi == pytest.approx(expected)
     assert found.ks == pytest.approx(0.2)
     assert found.total == 100
+    assert found.chance == pytest.approx((1 / 100 + 1 / 100) * stats.chi2.ppf(0.999, 9))
+    assert found.exceeds(0.1)
+    assert not found.exceeds(found.psi)
+    assert found.exceeds(found.psi - 1e-9)
+
+
+@pytest.mark.parametrize("size", [40, 400, 4000])
+def test_few_documents_raise_no_alarm_by_chance_alone(size):
+    draw = np.random.default_rng(3)
+    old = histogram(draw.uniform(size=5_000))
+    found = [drift(histogram(draw.uniform(size=size)), old) for _ in range(100)]
+    assert sum(f.exceeds(0.0) for f in found) <= 2
+    if size == 40:
+        assert sum(f.psi > 0.1 for f in found) > 50, "the index alone would name most of them"
+    moved = drift(histogram(draw.beta(2, 1, size=size)), old)
+    assert moved.exceeds(0.1) == (size > 40)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=40), st.lists(st.floats(0, 1), min_size=2, max_size=40))

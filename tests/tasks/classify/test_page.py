@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tasks.classify.config import CutConfig
 from tasks.classify.cut import Plan
-from tasks.classify.histogram import NUM_BINS, drift, top_fraction
+from tasks.classify.histogram import NUM_BINS, Threshold, drift, top_fraction
 from tasks.classify.metrics import reliability
 from tasks.classify.page import cut_page, histogram_plot, reliability_plot
 
@@ -21,7 +21,7 @@ def counts_of(places: list[int]) -> np.ndarray:
 @given(st.lists(st.integers(0, NUM_BINS - 1), min_size=1, max_size=50), st.integers(0, NUM_BINS - 1))
 @settings(max_examples=40)
 def test_the_bars_of_a_histogram_hold_all_documents_and_change_colour_at_the_threshold(places, threshold):
-    parsed = ET.fromstring(histogram_plot(counts_of(places), threshold, "g"))
+    parsed = ET.fromstring(histogram_plot(counts_of(places), Threshold(threshold, 0.0, 0, 0, 0), "g"))
     bars = [rect for rect in parsed.iter() if rect.tag.endswith("rect")]
     low, high = min(places), max(places) + 1
     left, width = 46.0, 300.0

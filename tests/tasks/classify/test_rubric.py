@@ -83,6 +83,16 @@ def test_a_document_cannot_close_its_own_marks_or_be_longer_than_the_excerpt(lan
     assert "3" in rubric or "0" in rubric
 
 
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_a_bare_mark_is_asked_after_an_example_of_each(language):
+    turns = ask("文", language, excerpt_chars=100, justify=False)
+    assert [role for role, _ in turns] == ["system", *["user", "assistant"] * 4, "user"]
+    assert sorted(said for role, said in turns if role == "assistant") == ["0", "1", "2", "3"]
+    assert all(parse(answer(said), language, justify=False) in range(4) for role, said in turns if role == "assistant")
+    asked = [said.partition("\n>>>")[2] for role, said in turns if role == "user"]
+    assert len(set(asked)) == 1, "the last question has the form of the examples"
+
+
 def test_a_bare_mark_is_asked_in_a_few_tokens_and_always_greedily():
     assert sampling(256, justify=True).max_tokens == 256
     assert sampling(256, justify=False).max_tokens == 8
