@@ -87,7 +87,7 @@ def search(
     """Rows that match, from a place on. Stops after the batch in which a limit is reached, and says where to go on.
 
     Raises:
-        ConfigError: see `Query.check`.
+        ConfigError: see `Query.check`; the place is in no shard that is searched.
     """
     query.check(shelf)
     ends = time.monotonic() + seconds
@@ -104,23 +104,21 @@ def search(
                 hits.append(hit)
             rows += part.num_rows
             if time.monotonic() > ends:
-                return Found(tuple(hits), rows, _after(shelf, path, first + batch.num_rows))
+                return Found(tuple(hits), rows, shelf.after(path, first + batch.num_rows))
     return Found(tuple(hits), rows, None)
 
 
 def _from(shelf: Shelf, start: Place | None) -> Iterator[tuple[str, int]]:
     """The shards from a place on, each with the row to begin at."""
+    if start is not None and start.path not in shelf.shards:
+        raise ConfigError(
+            f"place {start}: a search goes over {', '.join(shelf.folders)} and starts in one of their shards. Search "
+            "from the beginning."
+        )
     for path in shelf.shards:
         if start is None or path == start.path:
             yield path, start.row if start else 0
             start = None
-
-
-def _after(shelf: Shelf, path: str, row: int) -> Place | None:
-    if row < shelf.rows_of(path):
-        return Place(path, row)
-    later = shelf.shards[shelf.shards.index(path) + 1 :]
-    return Place(later[0], 0) if later else None
 
 
 def _hits(path: str, first: int, batch: pa.RecordBatch, query: Query) -> Iterator[Hit]:

@@ -37,6 +37,7 @@ from tasks.page.charts import element
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE_CHARS = 200_000  # of a document, shown
 SAMPLE_CHARS = 1500  # of a document in a list
+DRAWN = 10  # rows of a draw: each reads a row group of its own
 BINS = 60
 LOCAL = ("localhost", "127.0.0.1")
 
@@ -120,27 +121,22 @@ class _Pages:
         return {"folders": folders, "reasons": reasons(self.artifact)}
 
     def documents(self, asked: Mapping[str, str]) -> dict[str, Any]:
-        """Hits of a search, or rows as they stand from a place on."""
+        """Hits of a search, rows drawn from all of them, or rows as they stand from a place on."""
+        blank = {"asked": asked, "found": None, "rows": [], "next": None, "seed": 0}
         start = Place.parse(asked["from"]) if asked.get("from") else None
         if words := asked.get("q", ""):
             query = Query(words, "regex" in asked, "case" in asked, asked.get("column") or self.shelf.body)
             found = search(self.shelf, query, start)
-            return {"asked": asked, "found": found, "rows": [], "next": found.next}
-        start = start or (Place(self.shelf.shards[0], 0) if self.shelf.shards else None)
-        if start is None:
-            return {"asked": asked, "found": None, "rows": [], "next": None}
-        rows = [(Place(start.path, start.row + i), row) for i, row in enumerate(self.shelf.rows(start, ROWS))]
-        later = self.shelf.shards[self.shelf.shards.index(start.path) + 1 :] if start.path in self.shelf.shards else ()
-        if start.row + len(rows) < self.shelf.rows_of(start.path):
-            after = Place(start.path, start.row + len(rows))
-        else:
-            after = Place(later[0], 0) if later else None
-        return {
-            "asked": asked,
-            "found": None,
-            "rows": [(place, self._shown(row)) for place, row in rows],
-            "next": after,
-        }
+            return blank | {"found": found, "next": found.next}
+        if (seed := asked.get("draw", "")).isdecimal() and len(seed) < 10:
+            drawn = [(place, self.shelf.rows(place, 1)[0]) for place in self.shelf.draw(int(seed), DRAWN)]
+            return blank | {"rows": [(place, self._shown(row)) for place, row in drawn], "seed": int(seed)}
+        if start is None and not self.shelf.shards:
+            return blank
+        start = start or Place(self.shelf.shards[0], 0)
+        rows = [self._shown(row) for row in self.shelf.rows(start, ROWS)]
+        placed = [(Place(start.path, start.row + i), row) for i, row in enumerate(rows)]
+        return blank | {"rows": placed, "next": self.shelf.after(start.path, start.row + len(rows))}
 
     def document(self, asked: Mapping[str, str]) -> dict[str, Any]:
         place = Place.parse(asked.get("at", ""))

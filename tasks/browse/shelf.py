@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -79,6 +80,22 @@ class Shelf:
             return known
         with self.open(path) as file:
             return file.metadata.num_rows
+
+    def after(self, path: str, row: int) -> Place | None:
+        """The place of a row, or of the first one of the next shard where the shard ends before; None at the end."""
+        if row < self.rows_of(path):
+            return Place(path, row)
+        later = self.shards[self.shards.index(path) + 1 :] if path in self.shards else ()
+        return next((Place(shard, 0) for shard in later if self.rows_of(shard)), None)
+
+    def draw(self, seed: int, count: int) -> list[Place]:
+        """Places drawn over all rows, each row as likely as any other; the same seed draws the same."""
+        ends = np.cumsum([self.rows_of(path) for path in self.shards])
+        total = int(ends[-1]) if len(ends) else 0
+        drawn = np.sort(np.random.default_rng(seed).choice(total, min(count, total), replace=False, shuffle=False))
+        shards = np.searchsorted(ends, drawn, side="right").tolist()
+        firsts = [0, *ends.tolist()]
+        return [Place(self.shards[n], row - firsts[n]) for n, row in zip(shards, drawn.tolist(), strict=True)]
 
     @contextlib.contextmanager
     def open(self, path: str) -> Iterator[pq.ParquetFile]:

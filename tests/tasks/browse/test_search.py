@@ -95,6 +95,8 @@ def test_what_cannot_be_looked_for_is_refused_with_the_reason(shelf, query, word
     with pytest.raises(ConfigError, match=words):
         search(shelf, query)
     assert search(shelf, Query("x" * 500)).hits, "just short enough"
+    with pytest.raises(ConfigError, match="starts in one of their shards"):
+        search(shelf, Query("a"), Place("docs/0.parquet", 0))
 
 
 def test_other_columns_and_conversations_are_searched_too(shelf, made, tmp_path):
@@ -125,3 +127,22 @@ def test_rows_are_read_from_any_place_of_many_row_groups(tmp_path):
     for row, count in ((0, 3), (255, 2), (4095, 3), (8192, 600), (8999, 5), (9000, 5)):
         found = shelf.rows(Place("docs/0.parquet", row), count)
         assert [each["id"] for each in found] == [each["id"] for each in rows[row : row + count]]
+
+
+def test_a_draw_is_fair_over_shards_of_any_size_and_the_same_for_a_seed(shelf, made):
+    assert [str(place) for place in shelf.draw(3, 99)] == [
+        "train/00000.parquet:0",
+        "train/00000.parquet:1",
+        "train/00001.parquet:0",
+        "train/00002.parquet:0",
+        "train/00002.parquet:1",
+        "train/00002.parquet:2",
+    ]
+    large = Shelf(made.artifact)
+    places = [place for seed in range(400) for place in large.draw(seed, 5)]
+    assert places[:5] == large.draw(0, 5)
+    rows = {path: large.rows_of(path) for path in large.shards}
+    for path, number in rows.items():
+        here = sum(place.path == path for place in places)
+        assert here == pytest.approx(2000 * number / sum(rows.values()), abs=100)
+    assert len(set(places)) == sum(rows.values()), "every row comes up"

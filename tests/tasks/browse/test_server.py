@@ -26,6 +26,7 @@ from tests.tasks.training_data import chat, document, make_artifact, make_pack, 
 EVERY = [
     "/",
     "/documents",
+    "/documents?draw=7",
     "/documents?q=script",
     "/documents?q=%3Cscript%3E&regex=on&case=on&column=url",
     "/document?at=docs/00000.parquet:0",

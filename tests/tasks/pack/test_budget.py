@@ -111,6 +111,40 @@ def test_budgets_in_tokens_that_do_not_add_up_are_refused_before_anything_is_rea
         share("a", tokens=1, epochs=1)
 
 
+KINDS = st.lists(
+    st.one_of(
+        st.builds(dict, tokens=st.integers(1, 3000)),
+        st.builds(dict, epochs=st.decimals("0.01", "3", places=2).map(float)),
+        st.builds(dict, weight=st.floats(0.01, 100)),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(KINDS, st.lists(st.integers(1, 4000), min_size=6, max_size=6), st.integers(1, 20_000))
+def test_budgets_of_every_kind_add_up_to_the_token(rows, held, total):
+    sources = [share(f"s{i}", max_epochs=10**6, **row) for i, row in enumerate(rows)]
+    held = held[: len(rows)]
+    asked = [
+        s.tokens or (h * Fraction(str(s.epochs)) // 1 if s.epochs else None) for s, h in zip(sources, held, strict=True)
+    ]
+    others, rest = asked.count(None), total - sum(tokens or 0 for tokens in asked)
+    is_possible = rest >= others if 0 < others < len(rows) else not rest if not others else True
+    if is_possible:
+        given_ = grants(sources, held, total)
+        assert sum(g.tokens for g in given_) == total
+        assert [g.tokens for g, tokens in zip(given_, asked, strict=True) if tokens is not None] == [
+            t for t in asked if t is not None
+        ]
+    else:
+        with pytest.raises((ConfigError, ValueError), match="the budgets of a mixture add up to its total"):
+            grants(sources, held, total)
+    whole = grants(sources, held, None)
+    assert [g.tokens for g in whole] == [h if tokens is None else tokens for h, tokens in zip(held, asked, strict=True)]
+
+
 @given(st.integers(1, 10**13), st.decimals("0.001", "50", places=3))
 def test_fractional_epochs_are_exact_as_they_are_written(held, epochs):
     assert passes(held, float(epochs)) == held * Fraction(epochs) // 1

@@ -3,6 +3,7 @@
 import json
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -92,6 +93,14 @@ def test_resume_at_any_place_gives_the_very_next_batches(packs, tokenizer, posit
     resumed.set_state(state)
     assert all(same(a, b) for a, b in zip(expected, take(resumed, 5), strict=True))
     assert resumed.get_state() == undisturbed.get_state()
+
+
+def test_hosts_go_through_the_phases_together(packs, tokenizer):
+    whole = iter(open_feed(packs, tokenizer, streams=4)[2])
+    parts = [iter(open_feed(packs, tokenizer, streams=4, host=host, hosts=2)[2]) for host in range(2)]
+    for batch in take(whole, 10):
+        rows = [next(part) for part in parts]
+        assert same(batch, {name: np.concatenate([part[name] for part in rows]) for name in batch})
 
 
 def test_worker_processes_change_phase_where_one_process_does(packs, tokenizer):
