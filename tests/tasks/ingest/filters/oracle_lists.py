@@ -24,10 +24,12 @@ def covered(text: str, lists: list[list[str]]) -> list[int]:
     for number, listed in enumerate(lists):
         for word in listed:
             list_of.setdefault(small(word), number)
-    longest_first = sorted(list_of, key=len, reverse=True)
+    longest_first: dict[str, list[str]] = {}
+    for word in sorted(list_of, key=len, reverse=True):
+        longest_first.setdefault(word[0], []).append(word)
     found, place = [0] * len(lists), 0
     while place < len(text):
-        for word in longest_first:
+        for word in longest_first.get(text[place], ()):
             joins = (text[:place][-1:] + word[0], word[-1] + text[place + len(word) :][:1])
             if text.startswith(word, place) and not any(re.fullmatch("[0-9a-z]{2}", join) for join in joins):
                 found[list_of[word]] += len(word)
