@@ -78,26 +78,31 @@ def main(arguments: list[str] | None = None) -> None:
 
 def ours(path: Path) -> dict[str, Any]:
     """CPU seconds and the documents kept by the Japanese rules of the clean stage."""
-    from tasks.ingest.clean import judge
     from tasks.ingest.config import CleanConfig
+    from tasks.ingest.engine import BATCH_ROWS
+    from tasks.ingest.filters.verdicts import judge
     from tasks.ingest.language import identify
     from tasks.ingest.languages import LANGUAGES
-    from tasks.ingest.text import Text
+    from tasks.ingest.texts import Texts
 
     config, pack = CleanConfig(language="ja"), LANGUAGES["ja"]
 
-    def keeps(raw: str) -> bool:
-        text = Text(pack.normalise(raw))
-        found = identify(
-            text, min_kana_fraction=config.min_kana_fraction, min_probability=config.min_language_probability
-        )
-        return found == pack.label and judge(text, config) is None
+    def keeps(raws: list[str]) -> list[bool]:
+        texts = [pack.normalise(raw) for raw in raws]
+        labels = [
+            identify(text, min_kana_fraction=config.min_kana_fraction, min_probability=config.min_language_probability)
+            for text in texts
+        ]
+        right = [index for index, label in enumerate(labels) if label == pack.label]
+        reasons = judge(Texts([texts[index] for index in right]), config.applied()).reasons
+        kept = {index for index, reason in zip(right, reasons, strict=True) if reason is None}
+        return [index in kept for index in range(len(raws))]
 
     texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
-    for text in texts[:WARM_UP]:
-        keeps(text)
+    keeps(texts[:WARM_UP])
     began = time.process_time()
-    kept = [index for index, text in enumerate(texts) if keeps(text)]
+    answers = [kept for start in range(0, len(texts), BATCH_ROWS) for kept in keeps(texts[start : start + BATCH_ROWS])]
+    kept = [index for index, answer in enumerate(answers) if answer]
     return {"cpu_s": round(time.process_time() - began, 4), "kept": kept}
 
 

@@ -17,10 +17,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tasks.ingest.extract import page_text
 from tasks.ingest.filters import FILTERS
+from tasks.ingest.filters.verdicts import judge
 from tasks.ingest.languages import LANGUAGES
 from tasks.ingest.sources import SOURCES
 from tasks.ingest.sources.source import Page, SourceConfig
-from tasks.ingest.text import Text
+from tasks.ingest.texts import Texts
 from tasks.shards import read_batches
 
 
@@ -62,11 +63,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reasons: Counter[str] = Counter()
     rows = (row for path in options.shards for row in shard(path)) if options.shards else standard_library()
     for url, raw in rows:
-        text = Text(pack.normalise(raw))
-        reason = next((found for name in rules if (found := FILTERS[name].judge(text, rules[name]))), "kept")
+        text = pack.normalise(raw)
+        reason = judge(Texts([text]), rules).reasons[0] or "kept"
         reasons[reason] += 1
         if reason != "kept" and reasons.total() - reasons["kept"] <= options.show:
-            print(f"{reason:20} {len(text):7,} chars  {url}\n{'':20} {' '.join(text.raw.split())[:200]}")
+            print(f"{reason:20} {len(text):7,} chars  {url}\n{'':20} {' '.join(text.split())[:200]}")
     print("\n" + "\n".join(f"{count:7,}  {reason}" for reason, count in reasons.most_common()))
     return 0
 

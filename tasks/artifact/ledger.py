@@ -90,6 +90,32 @@ def commit(url: str, ticket: Ticket, files: list[tuple[str, bytes | Path]]) -> N
                     break
 
 
+def commit_unit(url: str, ticket: Ticket, files: list[tuple[str, bytes | Path]], record: UnitRecord) -> None:
+    """Put a unit's files in place, then its record, which says that it is finished.
+
+    Where two workers of one run do the same unit (a cluster gives the shard of a node that it lost to another one, and
+    the lost one may still live), the first record stays: a manifest that lists it is true, however late the other is.
+
+    Raises:
+        LeaseLost: another run has taken the artifact over.
+    """
+    storage, target = storage_for(url), join(url, "ledger", record.ledger_path)
+    commit(url, ticket, files)
+    with storage.guard(url):
+        while True:
+            version = storage.version(target)
+            ticket.check()
+            if version != ABSENT and _is_twin(read_record(url, record.key), record):
+                return
+            if storage.write_if(target, record.to_json(), version):
+                return
+
+
+def _is_twin(found: UnitRecord | None, record: UnitRecord) -> bool:
+    """Whether the two say the same of the same run's unit; only the time they took may differ."""
+    return found is not None and found.model_copy(update={"seconds": record.seconds}) == record
+
+
 def retract(url: str, ticket: Ticket, paths: list[str]) -> None:
     """Remove files in this order, each only while the lease is ours (see `commit`)."""
     storage = storage_for(url)

@@ -17,6 +17,7 @@ from tasks.artifact.lease import Ticket
 from tasks.artifact.ledger import (
     check_unit,
     commit,
+    commit_unit,
     full_disk_is_said,
     read_ledger,
     read_record,
@@ -242,9 +243,7 @@ class Unit:
             for section, found in entries.items()
             for entry in found
         ]
-        commit(
-            self._workspace.url, self._workspace.ticket, [*files, (f"ledger/{record.ledger_path}", record.to_json())]
-        )
+        commit_unit(self._workspace.url, self._workspace.ticket, files, record)
 
     def _entries(self, section: str) -> tuple[FileEntry, ...]:
         root = self._staging / section

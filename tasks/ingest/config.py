@@ -5,13 +5,15 @@ from typing import Any, Self
 from pydantic import Field, create_model, field_validator, model_validator
 
 from tasks.config import StageConfig, input_field, operational_field
+from tasks.ingest.edits import EDITS
 from tasks.ingest.extractors import DEFAULT, EXTRACTORS
 from tasks.ingest.filters import FILTERS
 from tasks.ingest.languages import LANGUAGES
 from tasks.ingest.sources import SOURCES
 from tasks.ingest.sources.source import SourceConfig
+from tasks.shard_workers import Runner
 
-__all__ = ["CleanConfig", "DedupConfig", "FilterSet", "MirrorConfig", "SourceConfig"]
+__all__ = ["CleanConfig", "DedupConfig", "EditSet", "FilterSet", "MirrorConfig", "SourceConfig"]
 
 
 class MirrorConfig(StageConfig):
@@ -60,6 +62,18 @@ FilterSet: type[StageConfig] = create_model(
 )
 
 
+EditSet: type[StageConfig] = create_model(
+    "EditSet",
+    __base__=StageConfig,
+    __module__=__name__,
+    __doc__="Knobs of each edit that is applied; an edit that is none is not applied.",
+    **{
+        name: (kind.rules | None, Field(default=None, description=(kind.rules.__doc__ or "").split("\n")[0]))
+        for name, kind in EDITS.items()
+    },  # type: ignore[arg-type]
+)
+
+
 class CleanConfig(StageConfig):
     """Raw pages to documents of one language: decode, extract, identify, judge."""
 
@@ -71,6 +85,13 @@ class CleanConfig(StageConfig):
     )
     filters: FilterSet = Field(  # pyright: ignore[reportInvalidTypeForm] - made from FILTERS
         default=None, validate_default=False, description="Rules and their thresholds; default = the language pack's."
+    )
+    edits: EditSet = Field(  # pyright: ignore[reportInvalidTypeForm] - made from EDITS
+        default=EditSet(), description="What is rewritten in texts, and how; default = nothing."
+    )
+    language_gate: bool = Field(
+        default=False,
+        description="For crawls of all languages: pages whose head shows no Japanese are not extracted (Swallow v1).",
     )
     extractor: str = Field(
         default=DEFAULT,
@@ -93,7 +114,13 @@ class CleanConfig(StageConfig):
     min_language_probability: float = Field(
         default=0.5, ge=0, le=1, description="Least probability of the language model's answer, where it is asked."
     )
-    workers: int = operational_field("Processes that clean shards side by side; 0 = one a core.", default=0)
+    workers: int = operational_field("Shards cleaned side by side; 0 = one a core.", default=0, ge=0)
+    runner: Runner = operational_field(
+        "local = processes of this machine; ray = tasks of the cluster at $RAY_ADDRESS.", default="local"
+    )
+    shared_disk: bool = operational_field(
+        "ray: a store that is a path is the same disk on every node of the cluster.", default=False
+    )
 
     @field_validator("language")
     @classmethod
@@ -112,14 +139,30 @@ class CleanConfig(StageConfig):
             return data | {"filters": dict(LANGUAGES[data["language"]].filters)}
         return data
 
+    @model_validator(mode="after")
+    def _gate_of_the_language(self) -> Self:
+        if self.language_gate and self.language != "ja":
+            raise ValueError(
+                f"language_gate=true with language={self.language!r}: the gate looks for Japanese and would leave all "
+                "pages out. Leave language_gate false."
+            )
+        return self
+
     def semantic(self) -> dict[str, Any]:
-        """Filters that are not applied are no part of the identity: a new one in FILTERS changes nothing here."""
+        """What is not applied is no part of the identity: a new filter or edit in the registry changes nothing here."""
         declared = super().semantic()
-        return declared | {"filters": {name: rules for name, rules in declared["filters"].items() if rules is not None}}
+        return declared | {
+            group: {name: rules for name, rules in declared[group].items() if rules is not None}
+            for group in ("filters", "edits")
+        }
 
     def applied(self) -> dict[str, StageConfig]:
         """Name and thresholds of the filters to apply, in the order of FILTERS."""
         return {name: rules for name in FILTERS if (rules := getattr(self.filters, name)) is not None}
+
+    def edited(self) -> dict[str, StageConfig]:
+        """Name and knobs of the edits to apply, in the order of EDITS."""
+        return {name: rules for name in EDITS if (rules := getattr(self.edits, name)) is not None}
 
 
 class DedupConfig(StageConfig):

@@ -269,5 +269,5 @@ DEDUP = Stage(
     name="dedup",
     version="1",
     run=run,
-    code=("tasks.ingest.dedup", "tasks.ingest.shingles", "tasks.ingest.text", "tasks.records", "tasks.shards"),
+    code=("tasks.ingest.dedup", "tasks.ingest.shingles", "tasks.ingest.texts", "tasks.records", "tasks.shards"),
 )

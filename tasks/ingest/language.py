@@ -2,12 +2,9 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from tasks.ingest.text import Text
 
 SAMPLE_CHARS = 2000  # of a text, for the model
 HEAD_CHARS = 10 * SAMPLE_CHARS  # of a text, where letters and kana are counted
@@ -17,9 +14,9 @@ _LETTER, _KANA, _KANJI = 1, 2, 4
 _RANGES = ((_KANA, 0x3041, 0x3096), (_KANA, 0x30A1, 0x30FA), (_KANJI, 0x3400, 0x9FFF), (_KANJI, 0xF900, 0xFAFF))
 
 
-def identify(text: "Text", *, min_kana_fraction: float, min_probability: float) -> str:
+def identify(text: str, *, min_kana_fraction: float, min_probability: float) -> str:
     """`identify_all` of one text."""
-    return identify_all([text.raw], min_kana_fraction=min_kana_fraction, min_probability=min_probability)[0]
+    return identify_all([text], min_kana_fraction=min_kana_fraction, min_probability=min_probability)[0]
 
 
 def identify_all(strings: Sequence[str], *, min_kana_fraction: float, min_probability: float) -> list[str]:

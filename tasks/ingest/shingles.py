@@ -7,7 +7,7 @@ import unicodedata
 import numpy as np
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue] - a compiled module
 
-from tasks.ingest.text import code_points
+from tasks.ingest.texts import code_points
 
 SKETCH = "rensa-R/1"  # bands of different sketches must never be compared
 _BASE = np.uint64(0x100000001B3)

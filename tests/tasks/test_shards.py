@@ -1,15 +1,18 @@
 """Shards: equal rows give equal bytes, and every row comes back."""
 
+import io
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks import shards as shards_module
 from tasks.artifact import Artifact, Stage, Workspace, produce
 from tasks.config import StageConfig
 from tasks.records import DOCUMENT, document_id, table
-from tasks.shards import READ_ROWS, ROW_GROUP_ROWS, parquet_bytes, read_documents, read_table
+from tasks.shards import READ_ROWS, ROW_GROUP_ROWS, ShardWriter, parquet_bytes, read_documents, read_table
 
 texts = st.text(st.characters(blacklist_categories=["Cs"]), max_size=20)
 
@@ -69,3 +72,34 @@ def test_an_artifact_of_empty_shards_still_has_a_schema(store: str):
     assert read_table(artifact, "docs/").schema.names == DOCUMENT.names
     with pytest.raises(ValueError, match="holds no Parquet shard"):
         read_table(artifact, "pages/")
+
+
+@given(st.lists(texts, max_size=40), st.integers(1, 7))
+def test_a_shard_written_as_it_comes_has_the_bytes_of_one_written_whole(rows: list[str], size: int):
+    whole = table([document(n, text) for n, text in enumerate(rows)], DOCUMENT)
+    sink = io.BytesIO()
+    with ShardWriter(sink, DOCUMENT) as writer:
+        for start in range(0, len(rows), size):
+            writer.write(whole.slice(start, size))
+    assert sink.getvalue() == parquet_bytes(whole)
+    assert writer.rows == len(rows)
+
+
+@pytest.mark.parametrize(("rows", "groups"), [(ROW_GROUP_ROWS - 1, 1), (ROW_GROUP_ROWS, 1), (ROW_GROUP_ROWS + 1, 2)])
+def test_a_row_group_ends_when_it_has_its_rows(rows: int, groups: int):
+    sink = io.BytesIO()
+    with ShardWriter(sink, pa.schema([("n", pa.int64())])) as writer:
+        for start in range(0, rows, 128):
+            writer.write(pa.table({"n": list(range(start, min(start + 128, rows)))}))
+    file = pq.ParquetFile(pa.BufferReader(sink.getvalue()))
+    assert (file.num_row_groups, file.read().column("n").to_pylist()) == (groups, list(range(rows)))
+
+
+def test_a_row_group_ends_when_it_has_its_bytes(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(shards_module, "ROW_GROUP_BYTES", 1000)
+    sink = io.BytesIO()
+    with ShardWriter(sink, pa.schema([("t", pa.string())])) as writer:
+        for _ in range(10):
+            writer.write(pa.table({"t": ["x" * 496]}))  # 500 with its offsets, or a little more
+    file = pq.ParquetFile(pa.BufferReader(sink.getvalue()))
+    assert file.num_row_groups == 5

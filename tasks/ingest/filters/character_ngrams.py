@@ -1,16 +1,15 @@
 """Drops texts that repeat themselves, by character n-grams: for languages written without spaces."""
 
-from collections.abc import Iterator
-
 import numpy as np
 from pydantic import Field
 
 from tasks.config import StageConfig
-from tasks.ingest.text import Text
+from tasks.ingest.filters.ngrams import count
+from tasks.ingest.filters.rule import Limit
+from tasks.ingest.texts import Texts
 
 TOP = (2, 3, 4)
 DUPLICATED = (5, 6, 7, 8, 9, 10)
-_BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplying loses nothing
 
 
 class CharacterNgramRules(StageConfig):
@@ -31,38 +30,31 @@ class CharacterNgramRules(StageConfig):
     max_duplicated_10: float = Field(default=0.10, ge=0, le=1, description="The same for 10-grams (Swallow v1: 0.1).")
 
 
-def judge(text: Text, rules: CharacterNgramRules) -> str | None:
-    """`top_2gram` … `top_4gram`, `duplicated_5gram` … `duplicated_10gram`. Source: Swallow Corpus v1 quality rules."""
-    limits = [getattr(rules, f"max_{'top' if n in TOP else 'duplicated'}_{n}") for n in (*TOP, *DUPLICATED)]
-    for (n, share), limit in zip(ngram_shares(text.codes, limits), limits, strict=True):
-        if share > limit:
-            return f"{'top' if n in TOP else 'duplicated'}_{n}gram"
-    return None
+def measure(texts: Texts, rules: CharacterNgramRules) -> dict[str, np.ndarray]:
+    """Top share: occurrences of the most frequent n-gram over all occurrences. Duplicated share: distinct n-grams that
+    occur more than once over distinct n-grams. 0 for a text of fewer than n characters.
 
-
-def ngram_shares(codes: np.ndarray, limits: list[float]) -> Iterator[tuple[int, float]]:
-    """(n, share) for n in TOP and DUPLICATED; 0 without counting where the limit switches the rule off.
-
-    Top share: occurrences of the most frequent n-gram over all occurrences. Duplicated share: distinct n-grams that
-    occur more than once over distinct n-grams. N-grams are compared by a 64-bit hash, which is exact up to n = 3.
+    Source: Swallow Corpus v1 quality rules.
     """
-    wide = codes.astype(np.uint64)
-    hashes = wide
-    for n, limit in zip((*TOP, *DUPLICATED), limits, strict=True):
-        hashes = _longer(hashes, wide, n)
-        if limit >= 1 or not len(hashes):
-            yield n, 0.0
-            continue
-        ordered = np.sort(hashes)
-        starts = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))
-        counts = np.diff(np.append(starts, len(ordered)))
-        yield n, float(counts.max() / len(ordered) if n in TOP else (counts > 1).mean())
+    live = {limit.column for limit in limits(rules)}
+    longest = max((n for n in (*TOP, *DUPLICATED) if _column(n) in live), default=0)
+    counted = enumerate(count(texts.codes, texts.lengths, longest), 2)
+    return {_column(n): _share(n, found, texts.lengths) for n, found in counted if _column(n) in live}
 
 
-def _longer(hashes: np.ndarray, wide: np.ndarray, n: int) -> np.ndarray:
-    """Hashes of n-grams from those of (n-1)-grams: packed 21 bits a character up to n = 3, multiplied beyond."""
-    if len(wide) < n:
-        return wide[:0]
-    if n <= 3:
-        return (hashes[:-1] << np.uint64(21)) | wide[n - 1 :]
-    return hashes[:-1] * _BASE + wide[n - 1 :]
+def limits(rules: CharacterNgramRules) -> tuple[Limit, ...]:
+    named = ((n, getattr(rules, f"max_{_column(n)}")) for n in (*TOP, *DUPLICATED))
+    reasons = {n: f"{'top' if n in TOP else 'duplicated'}_{n}gram" for n in (*TOP, *DUPLICATED)}
+    return tuple(Limit(reasons[n], _column(n), "above", threshold) for n, threshold in named if threshold < 1)
+
+
+def _column(n: int) -> str:
+    return f"top_{n}" if n in TOP else f"duplicated_{n}"
+
+
+def _share(n: int, found: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    top, distinct, extra = found.T
+    occurrences = np.maximum(lengths - n + 1, 0)
+    if n in TOP:  # where nothing repeats, one that occurs once is the most frequent
+        return np.maximum(top, np.minimum(occurrences, 1)) / np.maximum(occurrences, 1)
+    return distinct / np.maximum(occurrences - extra, 1)

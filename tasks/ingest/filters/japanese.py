@@ -1,9 +1,11 @@
 """Drops texts that are not running Japanese: too few letters, little hiragana, much katakana or foreign text."""
 
+import numpy as np
 from pydantic import Field
 
 from tasks.config import StageConfig
-from tasks.ingest.text import HIRAGANA, KATAKANA, Text
+from tasks.ingest.filters.rule import Limit, share
+from tasks.ingest.texts import HIRAGANA, KATAKANA, Texts
 
 
 class JapaneseRules(StageConfig):
@@ -17,15 +19,21 @@ class JapaneseRules(StageConfig):
     min_japanese_fraction: float = Field(default=0.5, ge=0, le=1, description="Of all characters (Swallow v1: 0.5).")
 
 
-def judge(text: Text, rules: JapaneseRules) -> str | None:
-    """The first of four reasons. Source: Swallow Corpus v1 quality rules (Okazaki et al. 2024)."""
-    letters = text.japanese_letters
-    if letters < rules.min_japanese_letters:
-        return "few_japanese_letters"
-    if text.classes[HIRAGANA] < rules.min_hiragana_fraction * letters:
-        return "low_hiragana"
-    if text.classes[KATAKANA] > rules.max_katakana_fraction * letters:
-        return "high_katakana"
-    if letters < rules.min_japanese_fraction * len(text):
-        return "low_japanese"
-    return None
+def measure(texts: Texts, rules: JapaneseRules) -> dict[str, np.ndarray]:
+    """Letters and three fractions. Source: Swallow Corpus v1 quality rules (Okazaki et al. 2024)."""
+    letters = texts.japanese_letters
+    return {
+        "letters": letters,
+        "hiragana_fraction": share(texts.classes[:, HIRAGANA], letters),
+        "katakana_fraction": share(texts.classes[:, KATAKANA], letters),
+        "japanese_fraction": share(letters, texts.lengths),
+    }
+
+
+def limits(rules: JapaneseRules) -> tuple[Limit, ...]:
+    return (
+        Limit("few_japanese_letters", "letters", "below", rules.min_japanese_letters),
+        Limit("low_hiragana", "hiragana_fraction", "below", rules.min_hiragana_fraction),
+        Limit("high_katakana", "katakana_fraction", "above", rules.max_katakana_fraction),
+        Limit("low_japanese", "japanese_fraction", "below", rules.min_japanese_fraction),
+    )

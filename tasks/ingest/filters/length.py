@@ -1,9 +1,11 @@
 """Drops texts that are too short to say anything or too long to be one document."""
 
+import numpy as np
 from pydantic import Field
 
 from tasks.config import StageConfig
-from tasks.ingest.text import Text
+from tasks.ingest.filters.rule import Limit
+from tasks.ingest.texts import Texts
 
 
 class LengthRules(StageConfig):
@@ -13,8 +15,13 @@ class LengthRules(StageConfig):
     max_chars: int = Field(default=1_000_000, ge=1, description="Most characters of a document.")
 
 
-def judge(text: Text, rules: LengthRules) -> str | None:
-    """`too_short` or `too_long`, by characters. Source: Swallow Corpus v1 quality rules."""
-    if len(text) < rules.min_chars:
-        return "too_short"
-    return "too_long" if len(text) > rules.max_chars else None
+def measure(texts: Texts, rules: LengthRules) -> dict[str, np.ndarray]:
+    """Characters, line breaks included. Source: Swallow Corpus v1 quality rules."""
+    return {"chars": texts.lengths}
+
+
+def limits(rules: LengthRules) -> tuple[Limit, ...]:
+    return (
+        Limit("too_short", "chars", "below", rules.min_chars),
+        Limit("too_long", "chars", "above", rules.max_chars),
+    )

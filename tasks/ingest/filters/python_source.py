@@ -3,16 +3,20 @@
 import ast
 import contextlib
 import io
+import math
 import re
 import tokenize
 import warnings
 
+import numpy as np
 from pydantic import Field
 
 from tasks.config import StageConfig
-from tasks.ingest.text import Text
+from tasks.ingest.filters.rule import Limit
+from tasks.ingest.texts import Texts
 
 TABLE_LINES = 20  # a longer display of constants is a table
+_COLUMNS = ("longest_line_chars", "mean_line_chars", "parses", "statements", "literal_fraction", "readable_comments")
 _DISPLAYS = (ast.List, ast.Tuple, ast.Set, ast.Dict)
 _READABLE = re.compile("[A-Za-z\u3041-\u3096\u30a1-\u30fa\u30fc\u4e00-\u9fff]")
 
@@ -34,29 +38,42 @@ class PythonRules(StageConfig):
     )
 
 
-def judge(text: Text, rules: PythonRules) -> str | None:
-    """The first of six reasons. Source of the syntax rule: SwallowCode (Fujii et al. 2025)."""
-    lines = text.raw.split("\n")
-    if max(map(len, lines)) > rules.max_line_chars:
-        return "long_line"
-    if sum(map(len, lines)) > rules.max_mean_line_chars * len(lines):
-        return "long_lines"
+def measure(texts: Texts, rules: PythonRules) -> dict[str, np.ndarray]:
+    """Lines, syntax, statements, tables and comments of each file; the last three only of one that parses.
+
+    Source of the syntax rule: SwallowCode (Fujii et al. 2025).
+    """
+    rows = np.array([_facts(source) for source in texts.strings], float).reshape(-1, len(_COLUMNS))
+    return dict(zip(_COLUMNS, rows.T, strict=True))
+
+
+def limits(rules: PythonRules) -> tuple[Limit, ...]:
+    return (
+        Limit("long_line", "longest_line_chars", "above", rules.max_line_chars),
+        Limit("long_lines", "mean_line_chars", "above", rules.max_mean_line_chars),
+        Limit("syntax_error", "parses", "below", 1),
+        Limit("few_statements", "statements", "below", rules.min_code_nodes),
+        Limit("mostly_data", "literal_fraction", "above", rules.max_literal_fraction),
+        Limit("comment_language", "readable_comments", "below", rules.min_readable_comments),
+    )
+
+
+def _facts(source: str) -> tuple[float, ...]:
+    """The columns of one file; NaN for what only a file that parses has, and for letters of no comments."""
+    lines = source.split("\n")
+    longest, mean = max(map(len, lines)), sum(map(len, lines)) / len(lines)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes and the like: warnings of the corpus, not ours
-            tree = ast.parse(text.raw)
+            tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return "syntax_error"
+        return longest, mean, 0, math.nan, math.nan, math.nan
     nodes = list(ast.walk(tree))
-    if sum(isinstance(node, ast.stmt) for node in nodes) < rules.min_code_nodes:
-        return "few_statements"
-    if _literal_chars(nodes, lines) > rules.max_literal_fraction * len(text):
-        return "mostly_data"
-    if text.raw.isascii():
-        return None
-    letters = [letter for letter in _prose(text.raw, nodes) if letter.isalpha()]
+    statements = sum(isinstance(node, ast.stmt) for node in nodes)
+    literal = _literal_chars(nodes, lines) / len(source) if source else math.nan
+    letters = [] if source.isascii() else [letter for letter in _prose(source, nodes) if letter.isalpha()]
     readable = sum(_READABLE.match(letter) is not None for letter in letters)
-    return "comment_language" if readable < rules.min_readable_comments * len(letters) else None
+    return longest, mean, 1, statements, literal, readable / len(letters) if letters else math.nan
 
 
 def _literal_chars(nodes: list[ast.AST], lines: list[str]) -> int:

@@ -1,11 +1,13 @@
 """Drops lists of words and endless lines by the length of sentences, and teasers by how sentences end."""
 
+import numpy as np
 from pydantic import Field
 
 from tasks.config import StageConfig
-from tasks.ingest.text import Text
+from tasks.ingest.filters.rule import Limit, share
+from tasks.ingest.texts import Spans, Texts
 
-ELLIPSES = ("・", "･", "…", "‥", "...")
+ELLIPSES = "・･…‥"  # and three full stops
 
 
 class SentenceRules(StageConfig):
@@ -19,18 +21,34 @@ class SentenceRules(StageConfig):
     )
 
 
-def judge(text: Text, rules: SentenceRules) -> str | None:
-    """The first of five reasons; a text without a sentence has none. Source: Swallow Corpus v1 quality rules."""
-    sentences = text.sentences
-    if not sentences:
-        return "no_sentence"
-    lengths = [len(sentence) for sentence in sentences]
-    mean = sum(lengths) / len(lengths)
-    if mean < rules.min_mean_chars:
-        return "short_sentences"
-    if mean > rules.max_mean_chars:
-        return "long_sentences"
-    if rules.max_longest_chars and max(lengths) > rules.max_longest_chars:
-        return "longest_sentence"
-    ellipses = sum(sentence.endswith(ELLIPSES) for sentence in sentences)
-    return "ellipsis" if ellipses > rules.max_ellipsis_fraction * len(sentences) else None
+def measure(texts: Texts, rules: SentenceRules) -> dict[str, np.ndarray]:
+    """Number, mean and longest of the sentences, and how many trail off. Source: Swallow Corpus v1 quality rules."""
+    found = texts.sentences
+    columns = {
+        "sentences": found.counts,
+        "mean_chars": share(found.chars, found.counts),
+        "ellipsis_fraction": share(found.total(ends_in_ellipsis(texts.codes, found)), found.counts),
+    }
+    if rules.max_longest_chars:
+        columns["longest_chars"] = found.largest(found.lengths)
+    return columns
+
+
+def limits(rules: SentenceRules) -> tuple[Limit, ...]:
+    longest = (Limit("longest_sentence", "longest_chars", "above", rules.max_longest_chars),)
+    return (
+        Limit("no_sentence", "sentences", "below", 1),
+        Limit("short_sentences", "mean_chars", "below", rules.min_mean_chars),
+        Limit("long_sentences", "mean_chars", "above", rules.max_mean_chars),
+        *(longest if rules.max_longest_chars else ()),
+        Limit("ellipsis", "ellipsis_fraction", "above", rules.max_ellipsis_fraction),
+    )
+
+
+def ends_in_ellipsis(codes: np.ndarray, spans: Spans, ellipses: str = ELLIPSES) -> np.ndarray:
+    """Which pieces end in one of these characters or in three full stops."""
+    last = codes[spans.ends - 1]
+    dots = (last == ord(".")) & (spans.lengths >= 3)
+    for back in (2, 3):
+        dots[dots] = codes[spans.ends[dots] - back] == ord(".")
+    return dots | np.isin(last, [ord(letter) for letter in ellipses])

@@ -4,7 +4,9 @@ import numpy as np
 from pydantic import Field
 
 from tasks.config import StageConfig
-from tasks.ingest.text import Text
+from tasks.ingest.filters.ngrams import Repeats, repeats
+from tasks.ingest.filters.rule import Limit
+from tasks.ingest.texts import Spans, Texts
 
 TOP = (2, 3, 4)
 DUPLICATED = (5, 6, 7, 8, 9, 10)
@@ -24,57 +26,49 @@ class WordNgramRules(StageConfig):
     max_duplicated_10: float = Field(default=0.10, ge=0, le=1, description="In repeated 10-grams (Gopher: 0.1).")
 
 
-def judge(text: Text, rules: WordNgramRules) -> str | None:
-    """`top_2words` … `top_4words`, `duplicated_5words` … `duplicated_10words`.
+def measure(texts: Texts, rules: WordNgramRules) -> dict[str, np.ndarray]:
+    """Characters in the most frequent n-gram, and in later occurrences of repeated ones, over those of all words.
 
-    Source: Rae et al. 2021 (Gopher), table A1. A repeated n-gram covers the words of its later occurrences; each
-    character counts once.
+    A tie for the most frequent goes to the one that comes first in the text; a single occurrence is no repetition. Each
+    character counts once. Source: Rae et al. 2021 (Gopher), table A1.
     """
-    words = text.words
-    if len(words) < TOP[0]:
-        return None
-    lengths = np.array([len(word) for word in words])
-    names: dict[str, int] = {}
-    ids = np.array([names.setdefault(word, len(names)) for word in words])
-    grams = ids
-    for n in range(2, DUPLICATED[-1] + 1):
-        grams = _renumbered(grams[:-1] * len(words) + ids[n - 1 :])  # ids stay below the number of words
-        if not len(grams):
-            return None
-        if n in TOP:
-            if top_share(grams, lengths, n) > getattr(rules, f"max_top_{n}"):
-                return f"top_{n}words"
-        elif duplicated_share(grams, lengths, n) > getattr(rules, f"max_duplicated_{n}"):
-            return f"duplicated_{n}words"
-    return None
+    live = {limit.column for limit in limits(rules)}
+    longest = max((n for n in (*TOP, *DUPLICATED) if _column(n) in live), default=0)
+    words, (numbers, _) = texts.words, texts.vocabulary
+    columns: dict[str, np.ndarray] = {}
+    for found in repeats(numbers, words.counts, longest):
+        if _column(found.n) in live:
+            chars = _top_chars(found, words) if found.n in TOP else _covered_chars(found, words)
+            columns[_column(found.n)] = np.minimum(1.0, chars / np.maximum(words.chars, 1))
+    return columns
 
 
-def top_share(grams: np.ndarray, lengths: np.ndarray, n: int) -> float:
-    """Characters in all occurrences of the most frequent n-gram over the characters of all words.
-
-    A tie goes to the one that comes first in the text; a single occurrence is no repetition.
-    """
-    counts = np.bincount(grams)
-    most = counts.max()
-    if most < 2:
-        return 0.0
-    first = int(np.flatnonzero(counts[grams] == most)[0])
-    return float(min(1.0, lengths[first : first + n].sum() * most / lengths.sum()))
+def limits(rules: WordNgramRules) -> tuple[Limit, ...]:
+    named = ((n, getattr(rules, f"max_{_column(n)}")) for n in (*TOP, *DUPLICATED))
+    reasons = {n: f"{'top' if n in TOP else 'duplicated'}_{n}words" for n in (*TOP, *DUPLICATED)}
+    return tuple(Limit(reasons[n], _column(n), "above", threshold) for n, threshold in named if threshold < 1)
 
 
-def duplicated_share(grams: np.ndarray, lengths: np.ndarray, n: int) -> float:
-    """Characters covered by occurrences of n-grams that occurred before, over the characters of all words."""
-    _, first = np.unique(grams, return_index=True)
-    again = np.ones(len(grams), bool)
-    again[first] = False
-    edges = np.zeros(len(lengths) + 1, np.int64)
-    starts = np.flatnonzero(again)
-    np.add.at(edges, starts, 1)
-    np.add.at(edges, starts + n, -1)
-    covered = np.cumsum(edges[:-1]) > 0
-    return float(lengths[covered].sum() / lengths.sum())
+def _column(n: int) -> str:
+    return f"top_{n}" if n in TOP else f"duplicated_{n}"
 
 
-def _renumbered(keys: np.ndarray) -> np.ndarray:
-    """Small ids for equal keys."""
-    return np.unique(keys, return_inverse=True)[1].reshape(-1)
+def _top_chars(found: Repeats, words: Spans) -> np.ndarray:
+    """Characters in all occurrences of the most frequent n-gram of each text."""
+    first = found.positions[found.starts]
+    most = np.lexsort((first, -found.counts, found.sequences))
+    sequences, begins = np.unique(found.sequences[most], return_index=True)
+    best = most[begins]
+    before = np.concatenate(([0], np.cumsum(words.lengths)))
+    chars = np.zeros(words.num_texts, np.int64)
+    chars[sequences] = (before[first[best] + found.n] - before[first[best]]) * found.counts[best]
+    return chars
+
+
+def _covered_chars(found: Repeats, words: Spans) -> np.ndarray:
+    """Characters of the words that lie in an occurrence of an n-gram that occurred before."""
+    again = np.delete(found.positions, found.starts)
+    edges = np.zeros(len(words) + 1, np.int64)
+    edges[: len(words)] += np.bincount(again, minlength=len(words))
+    edges -= np.bincount(again + found.n, minlength=len(words) + 1)
+    return words.total(words.lengths * (np.cumsum(edges[:-1]) > 0))

@@ -1,11 +1,15 @@
 """Drops texts that are not prose, by their words: for languages written with spaces."""
 
+import numpy as np
 from pydantic import Field
 
 from tasks.config import StageConfig
-from tasks.ingest.text import Text
+from tasks.ingest.filters.rule import Limit, share
+from tasks.ingest.filters.sentences import ends_in_ellipsis
+from tasks.ingest.texts import Texts
 
-BULLETS = ("•", "‣", "◦", "·", "-", "*", "●")
+BULLETS = "•‣◦·-*●"
+_PUNCTUATION = ".,;:!?\"'()"
 
 
 class WordRules(StageConfig):
@@ -29,26 +33,55 @@ class WordRules(StageConfig):
     )
 
 
-def judge(text: Text, rules: WordRules) -> str | None:
-    """The first of nine reasons. Source: Rae et al. 2021 (Gopher), appendix A.1.1."""
-    words, lines = text.words, text.lines
-    if len(words) < rules.min_words:
-        return "few_words"
-    if len(words) > rules.max_words:
-        return "many_words"
-    mean = sum(map(len, words)) / max(1, len(words))
-    if mean < rules.min_mean_word_chars:
-        return "short_words"
-    if mean > rules.max_mean_word_chars:
-        return "long_words"
-    ellipses = text.raw.count("…") + text.raw.count("...")
-    if max(text.raw.count("#"), ellipses) > rules.max_symbols_per_word * len(words):
-        return "symbols"
-    if sum(line.startswith(BULLETS) for line in lines) > rules.max_bullet_lines * len(lines):
-        return "bullet_lines"
-    if sum(line.endswith(("…", "...")) for line in lines) > rules.max_ellipsis_lines * len(lines):
-        return "ellipsis_lines"
-    if sum(any(map(str.isalpha, word)) for word in words) < rules.min_alphabetic_words * len(words):
-        return "non_alphabetic"
-    found = {word.strip(".,;:!?\"'()").lower() for word in words}
-    return "few_stop_words" if len(found.intersection(rules.stop_words)) < rules.min_stop_words else None
+def measure(texts: Texts, rules: WordRules) -> dict[str, np.ndarray]:
+    """Words, lines and symbols of each text. Source: Rae et al. 2021 (Gopher), appendix A.1.1."""
+    words, lines, codes = texts.words, texts.lines, texts.codes
+    letters = np.concatenate(([0], np.cumsum(texts.is_letter)))
+    bullets = np.isin(codes[lines.starts], [ord(letter) for letter in BULLETS])
+    ellipses = texts.count_at(np.flatnonzero(codes == ord("…"))) + _triple_dots(texts)
+    hashes = texts.count_at(np.flatnonzero(codes == ord("#")))
+    return {
+        "words": words.counts,
+        "mean_word_chars": words.chars / np.maximum(words.counts, 1),
+        "symbols_per_word": share(np.maximum(hashes, ellipses), words.counts),
+        "bullet_lines": share(lines.total(bullets), lines.counts),
+        "ellipsis_lines": share(lines.total(ends_in_ellipsis(codes, lines, "…")), lines.counts),
+        "alphabetic_words": share(words.total(letters[words.ends] > letters[words.starts]), words.counts),
+        "stop_words": _stop_words(texts, rules.stop_words),
+    }
+
+
+def limits(rules: WordRules) -> tuple[Limit, ...]:
+    return (
+        Limit("few_words", "words", "below", rules.min_words),
+        Limit("many_words", "words", "above", rules.max_words),
+        Limit("short_words", "mean_word_chars", "below", rules.min_mean_word_chars),
+        Limit("long_words", "mean_word_chars", "above", rules.max_mean_word_chars),
+        Limit("symbols", "symbols_per_word", "above", rules.max_symbols_per_word),
+        Limit("bullet_lines", "bullet_lines", "above", rules.max_bullet_lines),
+        Limit("ellipsis_lines", "ellipsis_lines", "above", rules.max_ellipsis_lines),
+        Limit("non_alphabetic", "alphabetic_words", "below", rules.min_alphabetic_words),
+        Limit("few_stop_words", "stop_words", "below", rules.min_stop_words),
+    )
+
+
+def _triple_dots(texts: Texts) -> np.ndarray:
+    """How often `...` occurs in each text, as `str.count` counts: a run of five full stops has one."""
+    dots = np.flatnonzero(texts.codes == ord("."))
+    document = np.searchsorted(texts.offsets, dots, side="right")
+    first = np.ones(len(dots), bool)
+    first[1:] = (np.diff(dots) > 1) | (np.diff(document) > 0)
+    begins = np.flatnonzero(first)
+    triples = np.diff(begins, append=len(dots)) // 3
+    return np.bincount(document[begins] - 1, weights=triples, minlength=len(texts)).astype(np.int64)
+
+
+def _stop_words(texts: Texts, wanted: tuple[str, ...]) -> np.ndarray:
+    """How many different stop words each text has, without punctuation around them, in capitals or not."""
+    numbers, names = texts.vocabulary
+    places = {word: place for place, word in enumerate(dict.fromkeys(wanted))}
+    place = np.array([places.get(name.strip(_PUNCTUATION).lower(), len(places)) for name in names], np.int64)
+    width = len(places) + 1
+    cells = texts.words.documents * width + place[numbers]
+    present = np.bincount(cells, minlength=width * len(texts)).reshape(-1, width) > 0
+    return present[:, :-1].sum(axis=1)

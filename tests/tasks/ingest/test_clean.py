@@ -1,94 +1,30 @@
 """From raw pages to documents: each drop has its reason, and the number of workers changes nothing."""
 
 import json
-import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zstandard
 
 from tasks.artifact import Artifact, produce
 from tasks.errors import DataFault
-from tasks.ingest.clean import CLEAN
 from tasks.ingest.config import CleanConfig, MirrorConfig, SourceConfig
+from tasks.ingest.engine import Batch
+from tasks.ingest.extract import Extracted, Extractor
+from tasks.ingest.filters.verdicts import decide, judge, limits_of
 from tasks.ingest.mirror import MIRROR
+from tasks.ingest.steps import extracted
+from tasks.ingest.texts import Texts
 from tasks.records import DOCUMENT
 from tasks.shards import read_table
-
-SENTENCES = [
-    "この章では、システムを導入する前に確かめておくべきことを順に説明していきます。",
-    "必要な部品がそろっているかどうかは、箱を開けてすぐに調べておくと安心できます。",
-    "分からない言葉が出てきたときは、巻末にまとめた用語集を先に読んでみてください。",
-    "設定を変えたあとは、必ず一度電源を切り、もう一度はじめから動かして確かめます。",
-    "うまく動かない場合には、記録に残された文を読むと原因を見つけやすくなります。",
-    "古い版から移るときの注意は、別の冊子に分けて書いてありますので参照してください。",
-]
-ENGLISH = (
-    "This chapter explains what you should check before you install the system, and why it is worth the time. " * 8
-)
+from tests.tasks.ingest.corpus import CONFIG, ENGLISH, PAGES, REASONS, clean, html, japanese, mirror
 
 
-def japanese(seed: int) -> str:
-    rng = random.Random(seed)
-    words = ["山", "川", "森", "海", "空", "町", "村", "駅", "店", "庭", "橋", "道", "寺", "城", "港", "島"]
-    lines = [f"{rng.choice(words)}と{rng.choice(words)}について、{rng.choice(SENTENCES)}" for _ in range(14)]
-    return "".join(f"<p>{line}</p>" for line in dict.fromkeys(lines))
-
-
-def html(body: str, charset: str = "utf-8") -> bytes:
-    return (
-        f'<html><head><meta charset="{charset}"><title>題 {len(body)}</title></head><body>{body}</body></html>'.encode(
-            {"Shift_JIS": "cp932"}.get(charset, charset)
-        )
-    )
-
-
-PAGES = {
-    "good/utf8.html": html(japanese(1)),
-    "good/sjis.html": html(japanese(2), "Shift_JIS"),
-    "good/euc.html": html(japanese(3), "euc-jp"),
-    "drop/garbage.html": bytes(range(256)) * 40,
-    "drop/empty.html": html("<script>x</script>"),
-    "drop/zero.html": b"",
-    "drop/english.html": html(f"<p>{ENGLISH}</p>"),
-    "drop/short.html": html("<p>短い文です。これだけしかありません。</p>"),
-    "drop/repeat.html": html(f"<p>{SENTENCES[0]}</p>" * 30),
-    "drop/katakana.html": html(
-        "".join(f"<p>{chr(0x30A2 + i)}カナダケノブンショウガツヅキマス。</p>" for i in range(40))
-    ),
-    "drop/line.html": html("<p>" + "あいうえおかきくけこさしすせそ" * 60 + "</p>"),
-}
-REASONS = {
-    "drop/garbage.html": "garbage",
-    "drop/empty.html": "empty",
-    "drop/zero.html": "empty",
-    "drop/english.html": "language:en",
-    "drop/short.html": "too_short",
-    "drop/repeat.html": "duplicate_lines",
-    "drop/katakana.html": "low_hiragana",
-    "drop/line.html": "long_sentences",
-}
-CONFIG = CleanConfig(language="ja", workers=1).with_changes({"filters.character_ngrams": None})
-
-
-def mirror(tmp_path: Path, pages: dict[str, bytes], **fields) -> Artifact:
-    for name, content in pages.items():
-        (tmp_path / "html" / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / "html" / name).write_bytes(content)
-    source = SourceConfig(
-        kind="html", name="pages", licence="MIT", attribution="Us", location=str(tmp_path / "html"), **fields
-    )
-    return produce(str(tmp_path / "store"), MIRROR, "x", MirrorConfig(sources=(source,), shard_pages=4), {})
-
-
-def clean(store: Path, pages: Artifact, config: CleanConfig = CONFIG) -> Artifact:
-    return produce(str(store), CLEAN, "x", config, {"pages": pages})
-
-
-def rejected(artifact: Artifact) -> dict[str, str]:
+def rejected(artifact: Artifact, key: str = "url") -> dict[str, str]:
     files = sorted(Path(artifact.url.removeprefix("file://")).glob("rejects/**/*.zst"))
     lines = [zstandard.ZstdDecompressor().stream_reader(file.read_bytes()).read() for file in files]
-    return {row["url"]: row["reason"] for text in lines for row in map(json.loads, text.splitlines())}
+    return {row[key]: row["reason"] for text in lines for row in map(json.loads, text.splitlines())}
 
 
 def test_good_pages_become_documents_and_every_other_has_its_reason(tmp_path):
@@ -113,9 +49,9 @@ def test_a_document_carries_its_origin_language_licence_and_facts(tmp_path):
     assert lines == [line.removeprefix("<p>") for line in japanese(1).split("</p>") if line]
 
 
-@pytest.mark.parametrize("workers", [2])
+@pytest.mark.parametrize("workers", [2, pytest.param(7, marks=pytest.mark.slow)])
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path, workers):
-    pages = mirror(tmp_path, PAGES | {f"more/{i}.html": html(japanese(10 + i)) for i in range(9)})
+    pages = mirror(tmp_path, PAGES | {f"more/{i}.html": html(japanese(10 + i)) for i in range(9 * workers)})
     one = clean(tmp_path / "one", pages)
     many = clean(tmp_path / "many", pages, CONFIG.with_changes({"workers": workers}))
     assert many.manifest.content_digest == one.manifest.content_digest
@@ -154,6 +90,37 @@ def test_a_page_that_hangs_the_extractor_is_a_reject(tmp_path):
     assert made.manifest.counts.out == 2
 
 
+def test_pages_whose_head_shows_no_japanese_are_left_out_where_the_gate_is_asked_for(tmp_path):
+    declared = html(japanese(1)).replace(b"<html>", b'<html lang="ja">')
+    pages = mirror(tmp_path, {"a.html": declared, "b.html": html(japanese(2))})
+    made = clean(tmp_path / "store", pages, CONFIG.with_changes({"language_gate": True}))
+    assert rejected(made) == {"b.html": "language_gate"}
+    assert not rejected(clean(tmp_path / "store", pages))
+
+
+class KilledOnce(Extractor):
+    """An extractor whose child is killed by somebody while it has its first page."""
+
+    killed = False
+
+    def extract(self, content: bytes, content_type: str) -> Extracted:
+        if not self.killed:
+            self.killed = True
+            self._start()
+            assert self._child is not None
+            self._child.kill()
+        return super().extract(content, content_type)
+
+
+def test_a_page_whose_extractor_is_killed_from_outside_is_tried_again():
+    batch = Batch({"row": np.arange(1), "content": [html(japanese(1))], "content_type": ["text/html"]})
+    with KilledOnce(20) as extractor:
+        found, reasons = extracted(batch, extractor)
+        assert extractor.killed
+    assert reasons == [None]
+    assert [line for line in found["text"][0].split("\n") if line] == japanese(1)[3:-4].split("</p><p>")
+
+
 def test_a_moved_threshold_moves_the_documents_with_it(tmp_path):
     pages = mirror(tmp_path, {"a.html": html(japanese(1)), "b.html": html(japanese(1) + japanese(2))})
     rows = read_table(clean(tmp_path / "store", pages), "docs/").to_pylist()
@@ -175,3 +142,55 @@ def test_python_files_are_cleaned_without_extraction(tmp_path):
 
     assert texts["python:json/decoder.py"] == Path(json.decoder.__file__).read_text("utf-8")
     assert made.manifest.counts.in_ == made.manifest.counts.out + sum(made.manifest.counts.dropped.values())
+
+
+def test_the_sidecar_has_a_row_for_each_judged_page_with_its_verdict_and_numbers(tmp_path):
+    made = clean(tmp_path / "store", mirror(tmp_path, PAGES))
+    documents = {row["id"]: row for row in read_table(made, "docs/").to_pylist()}
+    sidecar = read_table(made, "annotations/")
+    rows = sidecar.to_pylist()
+    early = {"garbage", "empty", "language:en"}  # dropped before a filter saw the page
+    assert {row["url"]: row["reason"] for row in rows if row["reason"]} == {
+        url: reason for url, reason in REASONS.items() if reason not in early
+    }
+    assert {row["id"] for row in rows if row["reason"] is None} == set(documents)
+    assert [row["url"] for row in rows] == sorted(row["url"] for row in rows), "in the order of the pages"
+    for row in rows:
+        if row["reason"] is None:
+            text = documents[row["id"]]["text"]
+            measured = judge(Texts([text]), CONFIG.applied(), everything=True).columns
+            assert {name: row[name] for name in measured} == {name: values[0] for name, values in measured.items()}
+            assert row["length.chars"] == len(text)
+    columns = {name: sidecar.column(name).to_numpy() for name in sidecar.column_names if "." in name}
+    assert decide(columns, limits_of(CONFIG.applied())) == sidecar.column("reason").to_pylist()
+
+
+def test_rejects_and_sidecar_name_a_dropped_page_alike(tmp_path):
+    pages = mirror(tmp_path, PAGES)
+    made = clean(tmp_path / "store", pages)
+    ids = {row["url"]: row["id"] for row in read_table(pages, "pages/").to_pylist()}
+    dropped = [row for row in read_table(made, "annotations/").to_pylist() if row["reason"]]
+    assert {row["url"]: row["id"] for row in dropped} == {row["url"]: ids[row["url"]] for row in dropped}
+    assert set(rejected(made, "id")) >= {row["id"] for row in dropped}
+
+
+def test_an_edit_rewrites_texts_before_they_are_judged_and_its_counts_stand_in_the_sidecar(tmp_path):
+    pages = mirror(tmp_path, {"a.html": html(japanese(1).replace("、", "，")), "b.html": html(japanese(2))})
+    plain = clean(tmp_path / "store", pages)
+    edited = clean(tmp_path / "store", pages, CONFIG.with_changes({"edits.punctuation": {}}))
+    assert "punctuation.commas" not in read_table(plain, "annotations/").column_names
+    texts = {row["url"]: row["text"] for row in read_table(edited, "docs/").to_pylist()}
+    before = {row["url"]: row["text"] for row in read_table(plain, "docs/").to_pylist()}
+    assert texts == {"a.html": before["a.html"].replace("，", "、"), "b.html": before["b.html"]}
+    counts = {row["url"]: row["punctuation.commas"] for row in read_table(edited, "annotations/").to_pylist()}
+    assert counts == {"a.html": before["a.html"].count("，"), "b.html": 0}
+    assert counts["a.html"] > 5
+
+
+def test_a_shard_of_which_nothing_is_kept_has_its_files_all_the_same(tmp_path):
+    pages = mirror(tmp_path, {f"{i}.html": html(japanese(i)) for i in range(4)} | {"z.html": PAGES["drop/zero.html"]})
+    made = clean(tmp_path / "store", pages)
+    rows = {entry.path.split("/")[0]: [] for entry in made.files()}
+    for entry in made.files():
+        rows[entry.path.split("/")[0]].append(entry.rows)
+    assert rows == {"annotations": [4, 0], "docs": [4, 0]}

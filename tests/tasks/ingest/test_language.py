@@ -3,7 +3,6 @@
 import pytest
 
 from tasks.ingest.language import identify
-from tasks.ingest.text import Text
 
 ENGLISH = "This manual describes how to install the system and what to do when something goes wrong. " * 3
 GERMAN = "Dieses Handbuch beschreibt, wie das System installiert wird und was bei Fehlern zu tun bleibt. " * 3
@@ -12,7 +11,7 @@ JAPANESE = "この手引きでは、システムの導入方法と、問題が�
 
 
 def language(text: str, kana: float = 0.1, probability: float = 0.5) -> str:
-    return identify(Text(text), min_kana_fraction=kana, min_probability=probability)
+    return identify(text, min_kana_fraction=kana, min_probability=probability)
 
 
 @pytest.mark.parametrize(
