@@ -7,7 +7,6 @@ that follow each other with nothing between them. Rests of furniture are left to
 pages: tests/tasks/ingest/test_gold.py.
 """
 
-import html as entities
 import re
 
 from tasks.ingest.extractors.engine import Engine
@@ -17,8 +16,9 @@ MIN_RUN = 5  # links in a row that are a menu, not a sentence
 MAX_LINK_CHARS = 60  # of a link in a menu, on average
 SELECTORS = (
     *("nav", "footer", "aside", "form", "button", "select", "textarea", "dialog", "noscript", "script", "style"),
-    *("body > header", "[role=navigation]", "[role=banner]", "[role=contentinfo]", "[role=search]", "[role=menu]"),
+    "body > header",
 )
+ROLES = frozenset({"navigation", "banner", "contentinfo", "search", "menu", "menubar"})
 # Whole names of classes and ids.
 NAMES = re.compile(
     "nav|navi|gnav|navbar|navigation|menu|menubar|menu-bar|submenu|sidebar|side-bar|sidenav|sphinxsidebar|breadcrumbs?|"
@@ -41,10 +41,17 @@ _BOXES = (
     "p",
 )  # an id on a heading or an anchor is a place to jump to
 _NOT_BOXES = ":not(html):not(body):not(main):not(article)"
-_LINK = re.compile(r"<(/?)a(?=[\s>])[^<>]*>", re.IGNORECASE)
-_TAG = re.compile(r"<[^<>]*>|<!--.*?-->", re.DOTALL)
-_SEPARATORS = " \t\r\n\u00a0\u3000|｜/／»›>＞·•-–—:["
-_ENDS_RUN = re.compile(r"<(?:h[1-6]|pre|p|article|main|td)\b", re.IGNORECASE)
+_ROLE = re.compile(r"role=[\"']?(\w+)")
+# One link, and what may stand between two links of a menu: marks, and tags that begin no heading, paragraph, code or
+# table cell. Every repetition is possessive, so that a failure costs no more than the search did.
+_ONE = r"<[aA](?=[\s>])[^<>]*+>[^<]*+(?:<(?!/?[aA][\s>])[^<>]*+>[^<]*+){0,30}+</[aA]\s*+>"
+_GAP = (
+    r"(?:[\s|｜/／»›>＞·•\-–—:\[]|&(?:nbsp|gt|raquo|middot|bull|ndash|#\d{1,5});|"
+    r"<(?!(?i:h[1-6]|pre|p|article|main|td|/?a)[\s>])[^<>]{0,500}+>){0,200}+"
+)
+_LINK = re.compile(_ONE)
+_RUN = re.compile(f"{_ONE}(?:{_GAP}{_ONE}){{{MIN_RUN - 1},}}+")
+_TAG = re.compile(r"<[^<>]*>")
 
 
 def extract(html: str, skip: tuple[str, ...]) -> tuple[str, str]:
@@ -53,46 +60,23 @@ def extract(html: str, skip: tuple[str, ...]) -> tuple[str, str]:
 
 
 def named(html: str) -> list[str]:
-    """Selectors of the classes and ids of this page that name furniture. Few: each costs a walk through the tree."""
+    """Selectors of the classes, ids and roles of this page that name furniture: few, and each costs some time."""
     classes = {name for names in set(_CLASS.findall(html)) for name in names.split() if NAMES.fullmatch(name)}
     ids = {name for name in _ID.findall(html) if NAMES.fullmatch(name)}
     boxes = (f"{box}#{name}" for name in sorted(ids) for box in _BOXES)
-    return [*(f".{name}{_NOT_BOXES}" for name in sorted(classes)), *boxes]
+    roles = (f"[role={role}]" for role in sorted(ROLES.intersection(_ROLE.findall(html))))
+    return [*(f".{name}{_NOT_BOXES}" for name in sorted(classes)), *boxes, *roles]
 
 
 def without_link_runs(html: str) -> str:
     """The page without links that follow each other, MIN_RUN or more, with nothing but marks and tags between them."""
-    runs: list[list[tuple[int, int]]] = [[]]
-    opened = last = -1
-    for found in _LINK.finditer(html):
-        if not found[1]:
-            opened = found.start()
-        elif opened >= 0:
-            if runs[-1] and not _follows(html[last:opened]):
-                runs.append([])
-            runs[-1].append((opened, found.end()))
-            opened, last = -1, found.end()
-    parts: list[str] = []
-    at = 0
-    for start, end in (link for run in runs if len(run) >= MIN_RUN and _is_menu(html, run) for link in run):
-        parts.append(html[at:start])
-        at = end
-    return "".join([*parts, html[at:]]) if parts else html
+    return _RUN.sub(lambda run: _LINK.sub("", run[0]) if _is_menu(run[0]) else run[0], html)
 
 
-def _follows(between: str) -> bool:
-    """Whether there is nothing to read between two links, and no new paragraph, heading or table cell begins."""
-    if len(between) > 1000 or _ENDS_RUN.search(between):
-        return False
-    text = _TAG.sub("", between)
-    return not (entities.unescape(text) if "&" in text else text).strip(_SEPARATORS)
-
-
-def _is_menu(html: str, run: list[tuple[int, int]]) -> bool:
-    """Whether most links have words, and few of them each: pictures in a row, or long titles, are no menu."""
-    texts = [" ".join(_TAG.sub("", html[start:end]).split()) for start, end in run]
-    shown = [len(text) for text in texts if text]
-    return len(shown) >= MIN_RUN and sum(shown) <= MAX_LINK_CHARS * len(shown)
+def _is_menu(run: str) -> bool:
+    """Whether the links are short: a row of long titles is a list of things to read."""
+    words = " ".join(_TAG.sub(" ", run).split())
+    return len(words) <= MAX_LINK_CHARS * (run.count("</a") + run.count("</A"))
 
 
 ENGINE = Engine(extract, "resiliparse")
