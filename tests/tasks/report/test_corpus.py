@@ -2,8 +2,11 @@
 
 import pytest
 
-from tasks.report.corpus import funnels, language_name, mixtures
+from tasks.report.config import ReportConfig
+from tasks.report.corpus import funnels, language_name, mixtures, sketches
 from tasks.report.lineage import trace
+from tasks.report.report import render
+from tests.tasks.ingest.dedup.small_corpora import CONFIG, dedup, document, edited, prose
 
 
 def test_clean_and_dedup_of_a_corpus_are_one_funnel(factory_inputs):
@@ -44,3 +47,17 @@ def test_mixtures_hold_their_sources_in_order_and_shares_that_sum_to_one(factory
 def test_an_unknown_language_keeps_its_code():
     assert language_name("ja") == "Japanese"
     assert language_name("tlh") == "tlh"
+
+
+def test_what_deduplication_finds_is_shown_for_pairs_that_count(tmp_path):
+    rows = [document(i, prose(i)) for i in range(8)] + [document(9, edited(prose(1), 1, 3))]
+    made = dedup(tmp_path, rows, CONFIG.with_changes({"recall_pairs": 60}))
+    (sketch,) = sketches(trace({"others.0": made}))
+    assert [row["from"] for row in sketch.strata] == [0.8, 0.85, 0.9, 0.95]
+    assert (sketch.precision, sketch.largest["documents"]) == (1.0, 2)
+    page = render(ReportConfig(), {"others.0": made})
+    assert "What deduplication finds" in page
+    assert "0.80–0.85" in page
+    silent = dedup(tmp_path / "silent", rows, CONFIG)
+    assert sketches(trace({"others.0": silent})) == []
+    assert "What deduplication finds" not in render(ReportConfig(), {"others.0": silent})
