@@ -214,5 +214,30 @@ def _budgets(described: Mapping[str, Any]) -> tuple[Budget, ...]:
     return found if any(budget.planned != budget.granted for budget in found) else ()
 
 
+@dataclass(frozen=True)
+class Sketch:
+    """What the sketch of a dedup artifact finds of pairs that were planted, by how alike they are."""
+
+    node: Node
+    strata: tuple[Mapping[str, Any], ...]  # from, to, pairs, recall, theory; only of those that count as duplicates
+    precision: float | None
+    min_jaccard: float
+    largest: Mapping[str, Any]  # component: documents, share, template; empty when no two documents met
+
+
+def sketches(nodes: Sequence[Node]) -> list[Sketch]:
+    """The measured recall of every dedup artifact in the lineage that has one."""
+    found: list[Sketch] = []
+    for node in nodes:
+        if node.artifact is None or node.manifest is None or not _has(node.artifact, "dedup.json"):
+            continue
+        described = node.artifact.read_json("dedup.json")
+        if recall := described.get("recall"):
+            least = float(node.manifest.config.get("min_jaccard", 0))
+            strata = tuple(row for row in recall["strata"] if row["to"] > least)
+            found.append(Sketch(node, strata, recall["precision"], least, described.get("largest_component", {})))
+    return found
+
+
 def _has(artifact: Artifact, path: str) -> bool:
     return any(entry.path == path for entry in artifact.manifest.files)

@@ -19,7 +19,7 @@ from tasks.artifact import Artifact, Stage, Workspace
 from tasks.licences import LICENCES, Licence
 from tasks.page import content_security_policy, environment, style
 from tasks.report.config import ReportConfig
-from tasks.report.corpus import DOCUMENT_STAGES, funnels, language_name, language_order, mixtures
+from tasks.report.corpus import DOCUMENT_STAGES, funnels, language_name, language_order, mixtures, sketches
 from tasks.report.lineage import Node, picture, trace
 from tasks.report.samples import SYNTHETIC_STAGES, answers, dropped, synthetic
 from tasks.report.scores import contests, headlines
@@ -131,6 +131,7 @@ def _sections(nodes: Sequence[Node], config: ReportConfig) -> dict[str, Any]:
         "contests": rivals,
         "funnels": all_funnels,
         "mixtures": all_mixtures,
+        "sketches": sketches(nodes),
         "trainings": trainings(nodes),
         "answers": answers(*shown),
         "synthetic": synthetic(*shown),

@@ -1,5 +1,6 @@
 """The shards that one run decides about, and the room it has for that."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -41,6 +42,12 @@ class Corpus:
     def total(self) -> int:
         """How many documents there are, old ones included."""
         return sum(self.documents)
+
+    @cached_property
+    def worker_config(self) -> DedupConfig:
+        """The config of one of the processes that work side by side: they share the memory."""
+        share = self.config.memory_bytes // (self.config.workers or os.cpu_count() or 1)
+        return self.config.with_changes({"memory_bytes": max(8 << 20, share)})
 
     @property
     def buffer_bytes(self) -> int:

@@ -43,11 +43,9 @@ def decide(corpus: Corpus) -> Decision:
     texts = gather(corpus, found)
     near, tally = corpus.records("near", DROP), Tally()
     folders = sorted(path for path in texts.folder.iterdir())
-    workers = corpus.config.workers
-    room = corpus.config.with_changes({"memory_bytes": max(8 << 20, corpus.config.memory_bytes // (workers or 1))})
-    calls = [(folder, room, corpus.first_old) for folder in folders]
+    calls = [(folder, corpus.worker_config, corpus.first_old) for folder in folders]
     with track("dedup: compare", len(calls), "parts") as bar:
-        for drops, counts in side_by_side(near_copies, calls, workers, "dedup"):
+        for drops, counts in side_by_side(near_copies, calls, corpus.config.workers, "dedup"):
             near.add(drops, corpus.group_of(drops["doc"]))
             tally += counts
             bar.advance()

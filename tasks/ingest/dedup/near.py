@@ -82,7 +82,7 @@ def _parts(corpus: Corpus, crowd: Crowd) -> np.ndarray:
     if not len(cost):
         return cost
     whole = np.bincount(crowd.labels, cost).astype(np.int64)
-    budget = part_bytes(corpus.config)
+    budget = part_bytes(corpus.worker_config)
     before = np.cumsum(whole) - whole
     parts = num_parts(int(whole.sum()), budget)
     return np.minimum(before // max(budget, -(-int(whole.sum()) // parts)), parts - 1)[crowd.labels]

@@ -59,7 +59,7 @@ def run(workspace: Workspace, config: DedupConfig, inputs: dict[str, Artifact]) 
     if config.lines:
         _lines(workspace, corpus)
     sources = Sources.of(workspace, config, alone)
-    folders = save_blocks(heldout_texts(sources, new, against), scratch / "heldout", config)
+    folders = save_blocks(heldout_texts(sources, new, against), scratch / "heldout", corpus.worker_config)
     by_key = {f"docs/{shard.path}": shard for shard in new}
     writing = partial(open_writing, workspace, sources, by_key, folders)
     job = ShardJob(f"{label}: write", dict(zip(by_key, rows, strict=True)), writing)

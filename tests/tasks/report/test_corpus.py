@@ -3,8 +3,12 @@
 import pytest
 
 from tasks.pack.config import Phase
-from tasks.report.corpus import Budget, funnels, language_name, mixtures
+from tasks.report.config import ReportConfig
+from tasks.report.corpus import Budget, funnels, language_name, mixtures, sketches
 from tasks.report.lineage import trace
+from tasks.report.report import render
+from tests.tasks.ingest.dedup.small_corpora import CONFIG, dedup, edited, prose
+from tests.tasks.ingest.dedup.small_corpora import document as dedup_document
 from tests.tasks.training_data import document, make_pack, make_tokenizer
 
 
@@ -67,3 +71,17 @@ def test_a_mixture_shows_what_was_planned_where_it_has_phases_or_got_something_e
 def test_an_unknown_language_keeps_its_code():
     assert language_name("ja") == "Japanese"
     assert language_name("tlh") == "tlh"
+
+
+def test_what_deduplication_finds_is_shown_for_pairs_that_count(tmp_path):
+    rows = [dedup_document(i, prose(i)) for i in range(8)] + [dedup_document(9, edited(prose(1), 1, 3))]
+    made = dedup(tmp_path, rows, CONFIG.with_changes({"recall_pairs": 60}))
+    (sketch,) = sketches(trace({"others.0": made}))
+    assert [row["from"] for row in sketch.strata] == [0.8, 0.85, 0.9, 0.95]
+    assert (sketch.precision, sketch.largest["documents"]) == (1.0, 2)
+    page = render(ReportConfig(), {"others.0": made})
+    assert "What deduplication finds" in page
+    assert "0.80–0.85" in page
+    silent = dedup(tmp_path / "silent", rows, CONFIG)
+    assert sketches(trace({"others.0": silent})) == []
+    assert "What deduplication finds" not in render(ReportConfig(), {"others.0": silent})
