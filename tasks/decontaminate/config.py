@@ -16,12 +16,11 @@ class ItemFile(StageConfig):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", description="Name of the benchmark in reasons and on the model card."
     )
     url: str = operational_field(
-        f"The file: {', '.join(FORMATS)}, also .gz, .bz2, .xz or .zst. What it holds is in the identity; where it "
-        "is, is not."
+        f"The file: {', '.join(FORMATS)}; also packed: .gz, .bz2, .xz, .zst. In the identity is what it holds."
     )
     fields: tuple[str, ...] = Field(
         default=(),
-        description="Fields whose texts must not be trained on: dotted paths (JSON; lists are entered, * is any field), "
+        description="Fields whose texts must not be trained on: dotted paths (JSON; lists are entered, * is any), "
         "column names or numbers from 0 (tables). Blank = the whole line (.txt).",
     )
     id_field: str = Field(default="", description="Field that names an item; blank = its number from 0.")
@@ -39,6 +38,34 @@ class ItemFile(StageConfig):
                 f"items {self.name!r}: fields={self.fields} of a {suffix} file: a text file has whole lines, every "
                 "other one has fields, and only some of them hold text. Name the fields with the question (and the "
                 "context, the answer); leave them out for .txt."
+            )
+        return self
+
+
+class Paraphrases(StageConfig):
+    """Passages that are near an item though they share no window with it. For rows by the ten thousand, not corpora."""
+
+    min_cosine: float = Field(
+        default=0.6, gt=0, le=1, description="Cosine from which on a passage says the same (0.6 is for TF-IDF)."
+    )
+    min_margin: float = Field(
+        default=0.15,
+        gt=0,
+        le=1,
+        description="The same for the cosine above the mean of the four next items' (0.15 is for TF-IDF).",
+    )
+    embedder: tuple[str, ...] = operational_field(
+        "Command of a child that answers a JSON string a line with a JSON list of numbers; blank = TF-IDF of letters.",
+        default=(),
+    )
+    model: str = Field(default="", description="Name and revision of the embedder's model; blank for TF-IDF.")
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if bool(self.embedder) != bool(self.model):
+            raise ValueError(
+                f"embedder={self.embedder} with model={self.model!r}: the command may change from machine to machine, "
+                "what it computes with is part of the identity. Give both, or neither for TF-IDF."
             )
         return self
 
@@ -80,6 +107,9 @@ class DecontaminateConfig(StageConfig):
         ge=0,
         le=100,
         description="Similarity of an item and a passage from which on they are the same; 0 compares none.",
+    )
+    paraphrases: Paraphrases | None = Field(
+        default=None, description="Look for items said in other words too; blank = no."
     )
     max_documents: int = Field(
         default=0,

@@ -4,9 +4,10 @@ A row is judged by itself, so neither the order of shards nor what stands beside
 are what the benchmarks are made from: they pass.
 """
 
+import contextlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from tasks.artifact import Artifact, Stage, Unit, Workspace
 from tasks.decontaminate.config import DecontaminateConfig
 from tasks.decontaminate.index import Index, Widths, build
 from tasks.decontaminate.items import HELDOUT, gather
+from tasks.decontaminate.paraphrase import Closest, closest_to, passages_of
 from tasks.decontaminate.search import Counts, Found, Rules, common_phrases, search
 from tasks.errors import ConfigError
 from tasks.progress import track
@@ -25,6 +27,8 @@ REASON = "contaminated"
 COMMON = "common_phrases"
 TRAINING = ("train/", "docs/")  # what dedup and instruct write; what synth writes
 EVIDENCE_CHARS = 200
+
+Judge = Callable[[Sequence[dict[str, Any]]], list[Found | None]]
 
 
 def run(workspace: Workspace, config: DecontaminateConfig, inputs: dict[str, Artifact]) -> None:
@@ -42,12 +46,12 @@ def run(workspace: Workspace, config: DecontaminateConfig, inputs: dict[str, Art
     if config.max_documents:
         index = _without_common(workspace, index, docs, shards, config.max_documents)
     _require_items(index, config)
-    rules = Rules(config.min_share, config.min_similarity)
-    with track(f"decontaminate {workspace.name}", len(shards), "shards") as bar:
-        for path in shards:
-            if workspace.unit_record(path) is None:
-                with workspace.unit(path) as unit:
-                    _clear(unit, docs, index, rules)
+    todo = [path for path in shards if workspace.unit_record(path) is None]
+    with track(f"decontaminate {workspace.name}", len(shards), "shards") as bar, _judge(config, index, todo) as judge:
+        bar.resume(len(shards) - len(todo))
+        for path in todo:
+            with workspace.unit(path) as unit:
+                _clear(unit, docs, judge)
             bar.advance()
     for path in kept:
         if workspace.unit_record(path) is None:
@@ -107,13 +111,34 @@ def figures(config: DecontaminateConfig, index: Index, facts: Sequence[Mapping[s
     return {"benchmarks": made}
 
 
-def _clear(unit: Unit, docs: Artifact, index: Index, rules: Rules) -> None:
+@contextlib.contextmanager
+def _judge(config: DecontaminateConfig, index: Index, todo: Sequence[str]) -> Iterator[Judge]:
+    """What each row of a batch holds, by all rules of the config."""
+    rules = Rules(config.min_share, config.min_similarity)
+    with contextlib.ExitStack() as stack:
+        near: Closest | None = None
+        used = [item for item, is_used in zip(index.items, index.is_used, strict=True) if is_used]
+        if config.paraphrases and todo and used:
+            near = stack.enter_context(closest_to(used, config.paraphrases))
+
+        def judge(rows: Sequence[dict[str, Any]]) -> list[Found | None]:
+            found = search(index, rules, [text_of(row) for row in rows])
+            if near is not None:
+                rest = [i for i, one in enumerate(found) if one is None]
+                for i, one in zip(rest, near([passages_of(rows[i]) for i in rest]), strict=True):
+                    found[i] = one
+            return found
+
+        yield judge
+
+
+def _clear(unit: Unit, docs: Artifact, judge: Judge) -> None:
     """One shard: rows that hold an item are rejects, the others are written unchanged."""
     kept: list[pa.RecordBatch] = []
     dropped: dict[str, dict[str, Counter[str]]] = {}
     for batch in read_batches(docs.file_url(unit.key)):
         rows = batch.to_pylist()
-        verdicts = search(index, rules, [text_of(row) for row in rows])
+        verdicts = judge(rows)
         unit.count(rows_in=len(rows), rows_out=verdicts.count(None))
         kept.append(batch.filter(pa.array([verdict is None for verdict in verdicts], pa.bool_())))
         for row, found in zip(rows, verdicts, strict=True):
