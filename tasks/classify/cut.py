@@ -85,7 +85,7 @@ def cut(workspace: Workspace, config: CutConfig, inputs: dict[str, Artifact]) ->
 
     A unit for each shard; a document under its group's threshold is dropped as `low_quality_score`, one better than the
     band as `above_band`. Memory holds the
-    histograms, a shard's scores and a row group of documents for each worker.
+    histograms and a row group of documents for each worker.
 
     Raises:
         ConfigError: scores of other documents, or a reference of another classifier.
@@ -188,7 +188,7 @@ def open_cutter(workspace: Workspace, plan: Plan, documents: str, scores: str) -
 
 
 def cut_shard(unit: Unit, plan: Plan, documents: str, scores: str) -> None:
-    """One shard. Memory holds its scores and a row group of kept documents."""
+    """One shard. Memory holds a batch of documents with their scores and a row group of what is kept."""
     kept: Counter[str] = Counter()
     target = f"docs/{unit.key.partition('/')[2]}"
     with ShardWriter(unit.open(target), DOCUMENT) as writer:
@@ -213,14 +213,16 @@ def _side_by_side(documents: str, scores: str) -> Iterator[tuple[pa.RecordBatch,
     Raises:
         DataFault: their ids differ.
     """
-    beside = pa.Table.from_batches(list(read_batches(scores)), SCORES)
-    start = 0
+    coming = read_batches(scores)
+    beside = SCORES.empty_table()
     for batch in read_batches(documents):
-        rows = beside.slice(start, batch.num_rows).combine_chunks()
+        while beside.num_rows < batch.num_rows and (more := next(coming, None)) is not None:
+            beside = pa.concat_tables([beside, pa.Table.from_batches([more], SCORES)])
+        rows = beside.slice(0, batch.num_rows).combine_chunks()
         _require_same_rows(rows["id"].to_pylist() == batch["id"].to_pylist(), documents, scores)
         yield batch, rows.to_batches()[0]
-        start += batch.num_rows
-    _require_same_rows(start == beside.num_rows, documents, scores)
+        beside = beside.slice(batch.num_rows)
+    _require_same_rows(not beside.num_rows and next(coming, None) is None, documents, scores)
 
 
 def _require_same_rows(are_same: bool, documents: str, scores: str) -> None:

@@ -1,11 +1,13 @@
 """The cut: what is kept, row by row; who is compared with whom; when nothing is cut at all."""
 
+import io
 import json
 import logging
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
@@ -212,3 +214,20 @@ def test_exactly_one_rule_says_what_is_kept():
         CutConfig(top_fraction=0.1, skip_fraction=0.1)
     with pytest.raises(ValueError, match="without a reference"):
         CutConfig(max_drift=0.2)
+
+
+def test_documents_and_scores_are_matched_whatever_their_row_groups(tmp_path):
+    """3,000 rows are several batches of documents; the scores come in row groups of another size."""
+    pairs = spread("a", 0.1, 0.9, 3000)
+    inputs = scored(tmp_path, "long", {"0": pairs})
+    table = read_table(inputs["scores"], "annotations/")
+    sink = io.BytesIO()
+    pq.write_table(table, sink, row_group_size=700)
+    files: dict[str, bytes | pa.Table] = {
+        "annotations/0.parquet": sink.getvalue(),
+        "histograms.json": inputs["scores"].read_bytes("histograms.json"),
+    }
+    other = artifact(tmp_path, "score", "groups", files, parents={"documents": inputs["documents"]})
+    one, two = cut(tmp_path / "1", inputs), cut(tmp_path / "2", inputs | {"scores": other})
+    assert one.files("docs/") == two.files("docs/")
+    assert one.manifest.counts.out == pytest.approx(300, abs=one.read_json("cut.json")["thresholds"]["a"]["in_bin"])
