@@ -147,10 +147,16 @@ class _Pages:
                 "Start from the list of documents."
             )
         row = rows[0]
-        numbers = self.sidecar.numbers_of(place.path, str(row.get("id")))
-        limits = [(limit, numbers[limit.column]) for limit in self.sidecar.limits if numbers]
+        measured = self.sidecar.annotation_of(place.path, str(row.get("id")))
+        limits = {name: [limit for limit in self.sidecar.limits if limit.column == name] for name in measured}
         length = len(row.get(self.shelf.body) or "")
-        return {"place": place, "row": self._shown(row, PAGE_CHARS), "length": length, "limits": limits}
+        return {
+            "place": place,
+            "row": self._shown(row, PAGE_CHARS),
+            "length": length,
+            "measured": measured,
+            "limits": limits,
+        }
 
     def rejects(self, asked: Mapping[str, str]) -> dict[str, Any]:
         file, _, line = asked.get("from", "0:0").partition(":")

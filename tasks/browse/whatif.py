@@ -96,14 +96,14 @@ class Sidecar:
     @cached_property
     def limits(self) -> tuple[Limit, ...]:
         """The limits in the order in which they count, those whose column the sidecar has."""
-        declared = self.shelf.artifact.manifest.config.get("filters") or {}
+        declared = self.shelf.artifact.manifest.config.get("filters")
+        if not isinstance(declared, Mapping) or not self.paths:
+            return ()
         applied = {
             name: FILTERS[name].rules.model_validate(rules)
             for name, rules in declared.items()
             if name in FILTERS and rules is not None
         }
-        if not self.paths:
-            return ()
         with self.shelf.open(self.paths[0]) as file:
             names = set(file.schema_arrow.names)
         return tuple(limit for limit in limits_of(applied) if limit.column in names)
@@ -163,11 +163,14 @@ class Sidecar:
         """The shard of documents, and the files of rejects, of the pages in a shard of the sidecar."""
         return self._units.get(path, ("", ()))
 
-    def numbers_of(self, documents: str, key: str) -> dict[str, float]:
-        """What the filters measured of a document in a shard of documents; empty where no sidecar speaks of it."""
+    def annotation_of(self, documents: str, key: str) -> dict[str, float | None]:
+        """All that was measured and counted of a document in a shard of documents; empty without a sidecar."""
         path = next((path for path, (own, _) in self._units.items() if own == documents), "")
-        names = list(dict.fromkeys(limit.column for limit in self.limits))
-        for _, batch in self.shelf.batches(path, ["id", *names]) if path and names else ():
+        if not path:
+            return {}
+        with self.shelf.open(path) as file:
+            names = [field.name for field in file.schema_arrow if not pa.types.is_string(field.type)]
+        for _, batch in self.shelf.batches(path, ["id", *names]):
             keys = batch["id"].to_pylist()
             if key in keys:
                 return {name: batch[name][keys.index(key)].as_py() for name in names}

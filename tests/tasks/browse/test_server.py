@@ -118,7 +118,9 @@ def test_a_document_is_shown_whole_with_what_the_filters_measured(client, made):
     page = unescape(client.get("/document?at=docs/00002.parquet:3").text)
     assert row["text"].replace("\u202e", "⟨U+202E⟩") in page
     assert row["url"] in page
-    assert f'<td>length.chars</td><td class="num">{len(row["text"])}</td><td class="num">below 200</td>' in page
+    limits = "below 200 (too_short), above 1e+06 (too_long)"
+    assert f'>length.chars</th><td class="num">{len(row["text"])}</td><td>{limits}</td>' in page
+    assert '>edits.cut</th><td class="num">–</td><td></td>' in page, "what was not counted is no number"
 
 
 def test_changed_pages_are_shown_with_their_text_from_documents_and_rejects(client):
