@@ -85,7 +85,7 @@ ui-down: install ## stop a `make ui` that runs elsewhere
 	@$(BIN)/python -m flows.server down
 
 bench: install ## ours against the peers; each prints one JSON line last
-	@for name in artifact checkpoint clean convert feed train_step; do $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
+	@for name in artifact checkpoint clean corpus convert feed train_step; do $(BIN)/python -m bench.$$name $(ARGS) || exit 1; done
 
 clean: ## remove caches of tools (never artifacts)
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -25,9 +25,7 @@ def peer_python(*packages: str, python: str = sys.executable) -> Path:
     Raises:
         SystemExit: the packages cannot be installed (no network, no uv).
     """
-    # No brackets in the path: packages that look for their own files with `glob` (xprof) would not find them.
-    names = (package.replace("==", "-").replace("[", "-").replace("]", "") for package in packages)
-    home = CACHE / "bench-venvs" / "+".join(names)
+    home = _peer_home(*packages)
     interpreter = home / "bin" / "python"
     if (home / ".done").exists():
         return interpreter
@@ -54,6 +52,20 @@ def peer_python(*packages: str, python: str = sys.executable) -> Path:
             )
     (home / ".done").touch()
     return interpreter
+
+
+def peer_if_here(*packages: str, python: str = sys.executable, install: bool = False) -> Path | None:
+    """As `peer_python`, but None instead of an installation unless it is asked for."""
+    if install:
+        return peer_python(*packages, python=python)
+    home = _peer_home(*packages)
+    return home / "bin" / "python" if (home / ".done").exists() else None
+
+
+def _peer_home(*packages: str) -> Path:
+    # No brackets in the path: packages that look for their own files with `glob` (xprof) would not find them.
+    names = (package.replace("==", "-").replace("[", "-").replace("]", "") for package in packages)
+    return CACHE / "bench-venvs" / "+".join(names)
 
 
 def _kept_here() -> dict[str, str]:

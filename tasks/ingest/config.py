@@ -8,6 +8,7 @@ from tasks.config import StageConfig, input_field, operational_field
 from tasks.ingest.edits import EDITS
 from tasks.ingest.extractors import DEFAULT, EXTRACTORS
 from tasks.ingest.filters import FILTERS
+from tasks.ingest.filters.presets import RULES, rebased
 from tasks.ingest.languages import LANGUAGES
 from tasks.ingest.sources import SOURCES
 from tasks.ingest.sources.source import SourceConfig
@@ -83,6 +84,11 @@ class CleanConfig(StageConfig):
         description="Language pack: what a page must be in, how it is normalised, which rules hold.",
         json_schema_extra={"enum": list(LANGUAGES)},
     )
+    rules: str = operational_field(
+        "Set of rules that `filters` start from, by name; empty = the language pack's. Identity is in the thresholds.",
+        default="",
+    )
+    filters_from: str = operational_field("Filled in: the `rules` that `filters` were made from.", default="")
     filters: FilterSet = Field(  # pyright: ignore[reportInvalidTypeForm] - made from FILTERS
         default=None, validate_default=False, description="Rules and their thresholds; default = the language pack's."
     )
@@ -135,9 +141,20 @@ class CleanConfig(StageConfig):
     @model_validator(mode="before")
     @classmethod
     def _rules_of_the_pack(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("filters") is None and data.get("language") in LANGUAGES:
-            return data | {"filters": dict(LANGUAGES[data["language"]].filters)}
-        return data
+        if not isinstance(data, dict) or data.get("language") not in LANGUAGES:
+            return data
+        sets = {"": LANGUAGES[data["language"]].filters} | RULES
+        name, before, filters = data.get("rules", ""), data.get("filters_from"), data.get("filters")
+        if name not in sets:
+            raise ValueError(
+                f"rules={name!r} is not one of {', '.join(RULES)}: a set of rules is a row of "
+                "tasks/ingest/filters/presets.py. Use one of these, or none for those of the language pack."
+            )
+        if filters is None:
+            filters = dict(sets[name])
+        elif before is not None and before != name:  # thresholds that were changed stay changed
+            filters = rebased(filters, sets[before], sets[name])
+        return data | {"filters": filters, "filters_from": name}
 
     @model_validator(mode="after")
     def _gate_of_the_language(self) -> Self:

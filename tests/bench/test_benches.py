@@ -13,6 +13,7 @@ from bench.harness import ROOT, alternate, publish
 SHARED = ROOT.parent / "shared" / "data" / "corpus-ja"
 BENCHES = {
     "clean": ["--rounds", "1", "--megabytes", "8"],
+    "corpus": ["--rounds", "1", "--megabytes", "8"],
     "convert": ["--rounds", "1", "--embed-dim", "256", "--layers", "2", "--skip-27b"],
     "feed": ["--rounds", "1", "--megabytes", "2", "--wait-steps", "3"],
     "artifact": ["--rounds", "1", "--units", "4", "--unit-mb", "1", "--small-units", "10"],
@@ -47,7 +48,7 @@ def test_every_bench_is_listed_in_the_readme_and_tested_here():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BENCHES)
 def test_a_bench_prints_one_json_line(name):
-    if name in ("clean", "feed") and not SHARED.is_dir():
+    if name in ("clean", "corpus", "feed") and not SHARED.is_dir():
         pytest.skip(f"needs Japanese text; {SHARED} is not here")
     done = subprocess.run(
         [sys.executable, "-m", f"bench.{name}", *BENCHES[name]], cwd=ROOT, capture_output=True, text=True, timeout=300

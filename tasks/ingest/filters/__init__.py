@@ -4,11 +4,15 @@ The order is that of application: cheap ones first. The first reason found is th
 """
 
 from tasks.ingest.filters import (
+    c4,
     character_ngrams,
+    code_style,
     duplication,
+    formulas,
     garbled,
     japanese,
     length,
+    lines,
     ng_words,
     python_source,
     refusals,
@@ -28,6 +32,9 @@ FILTERS: dict[str, Filter] = {
     "words": Filter(words.WordRules, words.measure, words.limits),
     "sentences": Filter(sentences.SentenceRules, sentences.measure, sentences.limits),
     "duplication": Filter(duplication.DuplicationRules, duplication.measure, duplication.limits),
+    "lines": Filter(lines.LineRules, lines.measure, lines.limits),
+    "c4": Filter(c4.C4Rules, c4.measure, c4.limits),
+    "formulas": Filter(formulas.FormulaRules, formulas.measure, formulas.limits),
     "ng_words": Filter(ng_words.NgWordRules, ng_words.measure, ng_words.limits),
     "toxicity": Filter(toxicity.ToxicityRules, toxicity.measure, toxicity.limits),
     "refusals": Filter(refusals.RefusalRules, refusals.measure, refusals.limits, expensive=True),
@@ -36,4 +43,5 @@ FILTERS: dict[str, Filter] = {
     ),
     "word_ngrams": Filter(word_ngrams.WordNgramRules, word_ngrams.measure, word_ngrams.limits, expensive=True),
     "python_source": Filter(python_source.PythonRules, python_source.measure, python_source.limits, expensive=True),
+    "code_style": Filter(code_style.CodeStyleRules, code_style.measure, code_style.limits, expensive=True),
 }

@@ -3,11 +3,7 @@
 import re
 import unicodedata
 
-from tasks.ingest.filters.character_ngrams import CharacterNgramRules
-from tasks.ingest.filters.duplication import DuplicationRules
-from tasks.ingest.filters.japanese import JapaneseRules
-from tasks.ingest.filters.length import LengthRules
-from tasks.ingest.filters.sentences import SentenceRules
+from tasks.ingest.filters.presets import RULES
 from tasks.ingest.languages.pack import LanguagePack, tidy
 
 # Full-width digits and letters become ASCII, half-width katakana full-width. Punctuation stays as the writer chose it,
@@ -31,11 +27,5 @@ PACK = LanguagePack(
     label="ja",
     normalise=normalise,
     native=re.compile("[\u3041-\u3096\u30a1-\u30fa\u3400-\u9fff]"),
-    filters={  # Swallow Corpus v1
-        "length": LengthRules(),
-        "japanese": JapaneseRules(),
-        "sentences": SentenceRules(),
-        "duplication": DuplicationRules(max_sentences=0.30, max_sentence_chars=0.20),
-        "character_ngrams": CharacterNgramRules(),
-    },
+    filters=RULES["swallow-v1"],
 )

@@ -4,6 +4,7 @@ import pytest
 
 from tasks.ingest.config import CleanConfig, DedupConfig, MirrorConfig, SourceConfig
 from tasks.ingest.filters import FILTERS
+from tasks.ingest.filters.presets import RULES
 from tasks.ingest.languages import LANGUAGES
 
 HTML = SourceConfig(kind="python_source", name="a", licence="PSF-2.0", attribution="PSF")
@@ -33,6 +34,34 @@ def test_a_filter_can_be_left_out_and_one_that_is_not_applied_is_no_part_of_the_
 def test_a_filter_is_switched_on_by_one_of_its_thresholds():
     config = CleanConfig(language="ja").with_changes({"filters.words.min_words": 7})
     assert config.applied()["words"] == FILTERS["words"].rules(min_words=7)
+
+
+def test_a_set_of_rules_is_named_and_its_thresholds_can_be_changed():
+    named = CleanConfig(language="ja", rules="swallow-v2")
+    assert named.applied() == dict(RULES["swallow-v2"])
+    changed = named.with_changes({"filters.length.min_chars": 100, "filters.japanese": None})
+    assert list(changed.applied()) == ["length", "sentences", "duplication"]
+    assert changed.applied()["length"] == FILTERS["length"].rules(min_chars=100)
+    assert changed.applied()["sentences"] == RULES["swallow-v2"]["sentences"]
+
+
+def test_another_set_of_rules_keeps_the_thresholds_that_were_changed():
+    before = CleanConfig(language="ja").with_changes(
+        {"filters.length.min_chars": 100, "filters.duplication": None, "filters.words.min_words": 7}
+    )
+    after = before.with_changes({"rules": "swallow-v2", "filters.japanese.min_japanese_letters": 80})
+    assert list(after.applied()) == ["length", "japanese", "words", "sentences"]
+    assert after.applied()["length"].semantic() == {"min_chars": 100, "max_chars": 1_000_000}
+    assert after.applied()["japanese"] == FILTERS["japanese"].rules(min_japanese_letters=80)
+    assert after.applied()["sentences"] == RULES["swallow-v2"]["sentences"]
+    assert after.with_changes({"workers": 2}) == after.model_copy(update={"workers": 2})
+
+
+def test_the_name_of_the_rules_is_no_part_of_the_identity_but_their_thresholds_are():
+    assert CleanConfig(language="ja", rules="swallow-v1").semantic() == CleanConfig(language="ja").semantic()
+    assert CleanConfig(language="ja", rules="swallow-v2").semantic() != CleanConfig(language="ja").semantic()
+    with pytest.raises(ValueError, match=r"rules='swallow' is not one of swallow-v1, swallow-v2, gopher-en"):
+        CleanConfig(language="ja", rules="swallow")
 
 
 def test_filters_are_applied_in_the_order_of_the_registry():

@@ -18,7 +18,10 @@ from tests.tasks.ingest.filters.oracle import ORACLE, reason_of
 TEXTS = st.one_of(
     st.text(alphabet="abあいアイ漢字。、！?\n 　ー・…𠀋x", max_size=120),
     st.lists(
-        st.sampled_from(["the", "To.", "a", "of...", "#", "…", "\n", "\n\n", "- b", "bb", "あ。"]), max_size=40
+        st.sampled_from(
+            [*"a#…{=÷7\\", "the", "To.", "of...", "\n", "\n\n", "- b", "Terms of", "of USE", "lorem ipsum", "あ。"]
+        ),
+        max_size=40,
     ).map(" ".join),
     st.text(st.characters(), max_size=40),
 )
@@ -30,9 +33,13 @@ LOOSE = {  # thresholds that short texts can be on either side of; nothing switc
     "duplication": dict.fromkeys(
         ("max_lines", "max_line_chars", "max_sentences", "max_sentence_chars", "max_blocks", "max_block_chars"), 0.4
     ),
+    "lines": {"short_chars": 3, "max_repeated_chars": 0.2},
+    "c4": {"min_sentences": 2, "max_curly_brackets": 1, "max_word_chars": 7},
+    "formulas": {"min_marks": 1, "min_fraction": 0.1},
     "python_source": {"min_code_nodes": 1},
     "garbled": {"max_lost_fraction": 0.1, "max_mojibake_fraction": 0.1},
 }
+EXAMPLES = {"code_style": 1, "ng_words": 10, "toxicity": 20}  # a process for each text; thousands of words for each
 SENTENCE = "今日は天気が良いので散歩に行きました。"
 
 
@@ -172,6 +179,30 @@ class TestWords:
     def test_both_sides_of_each_threshold(self, text, reason):
         assert verdict("words", text, max_words=1000) == reason
 
+    @pytest.mark.parametrize(
+        "wanted", [("be", "that", "with", "k"), ("be", "είναι", "incomprehensible", ""), ("", "be")]
+    )
+    @given(
+        strings=st.lists(
+            st.lists(
+                st.one_of(
+                    st.sampled_from(
+                        ["Be", "(that)", "WITH.", "be\0", "be\0\0", "\u212a", "b", "Incomprehensible", "!?"]
+                    ),
+                    st.sampled_from(["ΕΊΝΑΙ", "İ", "that's", "'\"be", "ｂｅ", "be\u0130"]),
+                    st.text(alphabet="be.,TH\u212a\u0130", max_size=4),
+                ),
+                max_size=8,
+            ).map(" ".join),
+            max_size=4,
+        )
+    )
+    @settings(max_examples=40, deadline=None)
+    def test_stop_words_of_any_alphabet_are_found(self, wanted, strings):
+        rules = FILTERS["words"].rules(stop_words=wanted)
+        found = FILTERS["words"].measure(Texts(strings), rules)["stop_words"].tolist()
+        assert found == [ORACLE["words"](text, rules)[0]["stop_words"] for text in strings]
+
     def test_too_many_words(self):
         assert verdict("words", self.GOOD, max_words=70) is None
         assert verdict("words", self.GOOD, max_words=69) == "many_words"
@@ -234,9 +265,15 @@ class TestPythonSource:
 
 @pytest.mark.parametrize("name", FILTERS)
 class TestEveryFilter:
-    @given(strings=st.lists(TEXTS, max_size=6))
-    @settings(max_examples=60, deadline=None)
-    def test_a_batch_of_any_texts_has_the_numbers_and_reasons_of_the_oracle(self, name, strings):
+    def test_a_batch_of_any_texts_has_the_numbers_and_reasons_of_the_oracle(self, name):
+        @given(strings=st.lists(TEXTS, max_size=6))
+        @settings(max_examples=EXAMPLES.get(name, 60), deadline=None)
+        def proves(strings):
+            self.proves(name, strings)
+
+        proves()
+
+    def proves(self, name, strings):
         rules = FILTERS[name].rules(**LOOSE.get(name, {}))
         found = verdicts.judge(Texts(strings), {name: rules}, everything=True)
         expected = [ORACLE[name](text, rules) for text in strings]

@@ -5,14 +5,20 @@ Each function gives the numbers of a text, and the reasons in order with whether
 
 import ast
 import io
+import itertools
 import math
 import re
+import subprocess
+import sys
 import tokenize
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+from tasks.ingest.filters.code_style import IGNORE, SELECT
 from tests.tasks.ingest.filters.oracle_lists import ORACLE_OF_LISTS
 
 HIRAGANA, KATAKANA, KANJI, TOTEN, KUTEN = range(5)
@@ -259,15 +265,88 @@ def _prose(source: str, nodes: list[ast.AST]) -> str:
     return "".join([*found, *(ast.get_docstring(node, clean=False) or "" for node in nodes if isinstance(node, named))])
 
 
+def lines(text: str, rules: Any) -> Answer:
+    found = lines_of(text)
+    punctuated = over(sum(line.endswith(tuple(rules.punctuation)) for line in found), len(found))
+    short = over(sum(len(line) <= rules.short_chars for line in found), len(found))
+    repeated = duplicate_shares(found)[1]
+    breaks = over(max(0, len(found) - 1), len(text.split()))
+    columns = {"punctuated": punctuated, "short": short, "repeated_chars": repeated, "breaks_per_word": breaks}
+    return columns, [
+        ("few_punctuated_lines", punctuated <= rules.min_punctuated),
+        ("short_lines", short >= rules.max_short),
+        ("repeated_lines", repeated >= rules.max_repeated_chars),
+        ("list", breaks > rules.max_breaks_per_word),
+    ]
+
+
+def c4(text: str, rules: Any) -> Answer:
+    furniture = ("javascript", "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies")
+    placeholders = total = 0
+    for line in lines_of(text):
+        small, found = line.lower(), line.split()
+        placeholders += "lorem ipsum" in small
+        if len(found) < rules.min_line_words or any(len(word) > rules.max_word_chars for word in found):
+            continue
+        if any(phrase in small for phrase in (*furniture, "use cookies")):
+            continue
+        total += 1 + sum(a in ".?!" and b.isspace() for a, b in itertools.pairwise(line))
+    return {"lorem_ipsum": placeholders, "curly_brackets": text.count("{"), "sentences": total}, [
+        ("lorem_ipsum", placeholders > 0),
+        ("curly_brackets", text.count("{") > rules.max_curly_brackets),
+        ("few_sentences", total < rules.min_sentences),
+    ]
+
+
+def formulas(text: str, rules: Any) -> Answer:
+    digits = sum(letter in "0123456789" for letter in text)
+    signs = sum(letter == "=" or (letter > "\x7f" and unicodedata.category(letter) == "Sm") for letter in text)
+    marks = signs + len(re.findall(r"\\[A-Za-z]", text))
+    fraction, digit_fraction = over(marks + digits, len(text)), over(digits, len(text))
+    return {"marks": marks, "fraction": fraction, "digit_fraction": digit_fraction}, [
+        ("few_formulas", marks < rules.min_marks),
+        ("little_mathematics", fraction < rules.min_fraction),
+        ("table_of_numbers", digit_fraction > rules.max_digit_fraction),
+    ]
+
+
+def code_style(text: str, rules: Any) -> Answer:
+    """One process for each file, and the formula from the description of pylint's evaluation."""
+    score = math.nan
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            statements = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.stmt)]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        statements = []
+    if statements:
+        command = [Path(sys.executable).parent / "ruff", "check", "--isolated", "--no-cache", "--ignore-noqa", "-"]
+        command += [f"--select={SELECT}", f"--ignore={IGNORE}", "--target-version=py312"]
+        shown = subprocess.run([*command, "--output-format=concise"], input=text.encode(), capture_output=True)
+        codes = re.findall(r"^-:\d+:\d+: (\S+)", shown.stdout.decode(), re.MULTILINE)
+        errors = [code for code in codes if code.startswith(("E9", "F82", "F70", "F63", "PLE", "invalid"))]
+        score = 10.0 - (float(5 * len(errors) + len(codes) - len(errors)) / len(statements)) * 10
+        try:
+            tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+        except (tokenize.TokenError, SyntaxError):
+            tokens = []
+        score *= 1 - sum(token.type == tokenize.COMMENT for token in tokens) / max(1, len(tokens))
+    return {"score": score}, [("poor_style", score < rules.min_score)]
+
+
 ORACLE: dict[str, Callable[[str, Any], Answer]] = {
     "length": length,
     "japanese": japanese,
     "words": words,
     "sentences": sentences,
     "duplication": duplication,
+    "lines": lines,
+    "c4": c4,
+    "formulas": formulas,
     "character_ngrams": character_ngrams,
     "word_ngrams": word_ngrams,
     "python_source": python_source,
+    "code_style": code_style,
     **ORACLE_OF_LISTS,
 }
 

@@ -1,0 +1,10 @@
+"""The parts of the corpus benchmark. A new one is a file here with `run(options) -> Part`, and one line in PARTS."""
+
+from collections.abc import Callable
+
+from bench.corpus_parts import filters
+from bench.corpus_parts.part import Options, Part
+
+PARTS: dict[str, Callable[[Options], Part]] = {
+    "filters": filters.run,
+}
