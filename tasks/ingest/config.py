@@ -6,7 +6,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 
 from tasks.config import StageConfig, input_field, operational_field
 from tasks.ingest.edits import EDITS
-from tasks.ingest.extractors import EXTRACTORS
+from tasks.ingest.extractors import DEFAULT, EXTRACTORS
 from tasks.ingest.filters import FILTERS
 from tasks.ingest.filters.presets import RULES, rebased
 from tasks.ingest.languages import LANGUAGES
@@ -100,7 +100,7 @@ class CleanConfig(StageConfig):
         description="For crawls of all languages: pages whose head shows no Japanese are not extracted (Swallow v1).",
     )
     extractor: str = Field(
-        default="resiliparse",
+        default=DEFAULT,
         description="Engine that finds the text in HTML: one of tasks/ingest/extractors.",
         json_schema_extra={"enum": list(EXTRACTORS)},
     )

@@ -26,6 +26,7 @@ _CHARSET = re.compile(r"""charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})""", re.I
 _KANA = re.compile("[\u3041-\u3096\u30a1-\u30fa]")
 _GARBAGE = re.compile("[\x00-\x08\x0b\x0e-\x1a\x1c-\x1f\x7f-\x9f\ufffd]")
 
+_CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if _GARBAGE.match(chr(code)))
 _CJK = re.compile("[\u3001-\u30ff\u3400-\u9fff\uff01-\uff9f]")
 _TWICE = (b"\xc3\xa3\xc2\x81", b"\xc3\xa3\xc2\x82", b"\xc3\xa3\xe2\x80\x9a")  # kana's first bytes as Latin, in UTF-8
 
@@ -59,10 +60,10 @@ def decode(content: bytes, content_type: str = "") -> Decoded | None:
     found = _decode(content, content_type)
     if found is None:
         return None
-    if _is_plausible(found):
+    if _is_plausible(found, content):
         return found
-    mended = Decoded(undo_mojibake(found.text)[0], found.encoding)  # in text that was encoded twice, bytes look like it
-    return mended if _is_plausible(mended) else None
+    text, _ = undo_mojibake(found.text)  # in Shift_JIS or EUC-JP that was read as another encoding, bytes look like it
+    return Decoded(text, found.encoding) if len(_GARBAGE.findall(text)) <= MAX_GARBAGE * len(text) else None
 
 
 def _decode(content: bytes, content_type: str) -> Decoded | None:
@@ -79,10 +80,17 @@ def _decode(content: bytes, content_type: str) -> Decoded | None:
     meta = _DECLARED.search(content[:META_BYTES])
     found = [m.lower() for m in (declared and declared[1], meta and meta[1].decode("ascii")) if m]
     labels = [label for label in found if label not in _NO_PAGE]
-    for label in labels:
-        if (found := _strictly(content, _attempts(label))) and _is_plausible(found):
+    # Servers say iso-8859-1 unasked, and it decodes anything: it counts after all else, kana included.
+    for label in sorted(labels, key=_is_western):
+        if _is_western(label) and (found := _japanese(content)):
+            return found
+        if (found := _strictly(content, _attempts(label))) and _is_plausible(found, content):
             return found
     return _japanese(content) or _mixed(content) or _leniently(content, labels)
+
+
+def _is_western(label: str) -> bool:
+    return label in ("latin1", "ascii", "us-ascii", "cp1252") or label.startswith(("iso-8859", "windows-125"))
 
 
 def _attempts(label: str) -> Attempts:
@@ -114,9 +122,14 @@ def _vendor(error: UnicodeError) -> tuple[str, int]:
 codecs.register_error(_VENDOR, _vendor)
 
 
-def _is_plausible(found: Decoded) -> bool:
-    """A single-byte encoding decodes anything: it must not leave control characters where text should be."""
-    return len(_GARBAGE.findall(found.text)) <= MAX_GARBAGE * max(1, len(found.text))
+def _is_plausible(found: Decoded, content: bytes) -> bool:
+    """Whether there are few enough control and replacement characters: a single-byte encoding decodes anything."""
+    allowed = MAX_GARBAGE * max(1, len(found.text))
+    if found.encoding == "utf-8":  # counting bytes is ten times as fast, and says too much at most
+        controls = len(content) - len(content.translate(None, _CONTROLS))
+        if controls + content.count(b"\xc2") + content.count(b"\xef\xbf\xbd") <= allowed and b"\x1b" not in content:
+            return True
+    return len(_GARBAGE.findall(found.text)) <= allowed
 
 
 def _japanese(content: bytes) -> Decoded | None:

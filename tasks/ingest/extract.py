@@ -4,6 +4,7 @@ A page of a few hundred kilobytes can keep any engine busy for minutes, fill the
 reject with a reason; the pages after it are not touched.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -20,11 +21,13 @@ from typing import Self
 
 from tasks.errors import ConfigError, HostFault
 from tasks.ingest.decode import decode
-from tasks.ingest.extractors import EXTRACTORS
+from tasks.ingest.extractors import DEFAULT, EXTRACTORS
 
 MEMORY_BYTES = 2 << 30  # what one page may add to the memory of the child
 START_TIMEOUT_S = 120
 WATCH_S = 0.05  # between two looks at the memory of a child that is still at work
+EXIT_S = 5  # for a child whose pipe is closed to end
+OUT_OF_MEMORY = 99  # exit code of a child that got no more
 KEPT_BYTES = 512 << 20  # a child that holds more than this after a page is replaced
 _PR_SET_PDEATHSIG = 1
 _ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +61,7 @@ class Extractor:
 
     timeout_s: float
     skip_elements: tuple[str, ...] = ()
-    engine: str = "resiliparse"
+    engine: str = DEFAULT
     memory_bytes: int = MEMORY_BYTES
     _child: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
     _pipe: "Connection | None" = field(default=None, init=False)
@@ -92,7 +95,9 @@ class Extractor:
                 return reason
             answer = json.loads(pipe.recv_bytes())
         except (EOFError, OSError) as error:
-            code = self._stop()
+            code = self._ended()
+            if code == OUT_OF_MEMORY:
+                return _too_much(self.memory_bytes)
             return Extracted(reason="extract_crash", detail=f"{type(error).__name__}, exit code {code}")
         if answer.pop("resident_bytes") > self._idle_bytes + KEPT_BYTES:
             self._stop()  # what a large page left behind must not count against the next ones
@@ -125,6 +130,13 @@ class Extractor:
         self._idle_bytes = json.loads(self._pipe.recv_bytes())
         return self._pipe
 
+    def _ended(self) -> int | None:
+        """How the child ended by itself; killed when it does not."""
+        if self._child is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(EXIT_S)
+        return self._stop()
+
     def _stop(self) -> int | None:
         pipe, child, self._pipe, self._child = self._pipe, self._child, None, None
         if pipe is None or child is None:
@@ -145,20 +157,16 @@ def serve(pipe: Connection, parent: int, memory_bytes: int) -> None:
     while True:
         try:
             options = json.loads(pipe.recv_bytes())
-            content = pipe.recv_bytes()
+            found = page_text(pipe.recv_bytes(), **options)
+            facts = found.__dict__ | {"resident_bytes": _memory()[1]}
+            pipe.send_bytes(json.dumps(facts, ensure_ascii=False).encode("utf-8", "surrogatepass"))
         except (EOFError, ConnectionError):
             return
-        try:
-            found = page_text(content, **options)
-            facts = found.__dict__ | {"resident_bytes": _memory()[1]}
-            answer = json.dumps(facts, ensure_ascii=False).encode("utf-8", "surrogatepass")
         except MemoryError:
-            answer = json.dumps(_too_much(memory_bytes).__dict__ | {"resident_bytes": sys.maxsize}).encode()
-        del content
-        pipe.send_bytes(answer)
+            os._exit(OUT_OF_MEMORY)
 
 
-def page_text(content: bytes, content_type: str, skip: tuple[str, ...] = (), engine: str = "resiliparse") -> Extracted:
+def page_text(content: bytes, content_type: str, skip: tuple[str, ...] = (), engine: str = DEFAULT) -> Extracted:
     """Decode and extract one page, without any limit: what the child process does."""
     decoded = decode(content, content_type)
     if decoded is None:

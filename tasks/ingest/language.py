@@ -52,7 +52,8 @@ def _counted(strings: Sequence[str]) -> Iterator[tuple[Sequence[str], list[int],
         codes = np.frombuffer("".join(heads).encode("utf-32-le", "surrogatepass"), np.uint32)
         bounds = np.concatenate([[0], np.cumsum([len(head) for head in heads])])
         kinds = _kinds()[codes]
-        yield (batch, *(_sums(kinds & kind != 0, bounds) for kind in (_LETTER, _KANA, _KANJI)))
+        letters, kana, kanji = (_sums(kinds & kind != 0, bounds) for kind in (_LETTER, _KANA, _KANJI))
+        yield batch, letters, kana, kanji
         start = end
 
 

@@ -27,5 +27,5 @@ class Engine:
         if importlib.util.find_spec(self.module) is None:
             raise ConfigError(
                 f"this extractor needs the package {self.module}, which is not installed: the [{self.extra}] extra "
-                f"brings it. Install it with: pip install -e '.[{self.extra}]', or choose the extractor 'resiliparse'."
+                f"brings it. Install it with: pip install -e '.[{self.extra}]', or choose one that needs no extra."
             )

@@ -1,4 +1,4 @@
-"""resiliparse, main content: menus, side bars, headers and footers are left out by its rules. The default.
+"""resiliparse, main content: menus, side bars, headers and footers are left out by its rules.
 
 Source: Bevendorff et al., ChatNoir Resiliparse 2.0 (Apache-2.0).
 """

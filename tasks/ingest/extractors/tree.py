@@ -8,7 +8,9 @@ from resiliparse.parse.html import HTMLTree
 # resiliparse 2.0 leaves out a text node of one Japanese character: in `<b>A</b>と<b>B</b>` the particle is lost.
 # Such a node gets a second character (a code point that no text has), which is taken out again afterwards.
 _MARK = "\ufdd0"
-_LONE_CHARACTER = re.compile("(>\\s*)([\u3001-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]|&#x?[0-9a-fA-F]+;)(\\s*<)")
+_LONE_CHARACTER = re.compile(
+    "(>\\s*+)([\u3001-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]|&#x?[0-9a-fA-F]++;)(\\s*+<)"
+)
 
 
 def text_and_title(html: str, skip: tuple[str, ...], *, main_content: bool) -> tuple[str, str]:

@@ -18,7 +18,6 @@ NOT_COUNTED = (  # a line with one of these is furniture of the page
     "use of cookies",
     "use cookies",
 )
-_ENDS = [ord(letter) for letter in ".?!"]
 
 
 class C4Rules(StageConfig):
@@ -72,7 +71,8 @@ def _lines_with(texts: Texts, lowered: str, phrase: str) -> np.ndarray:
 
 def _sentences(texts: Texts) -> np.ndarray:
     """Sentences of each line: ends before a space, and one more for the rest of the line."""
-    ends = np.flatnonzero(np.isin(texts.codes, _ENDS))
+    codes = texts.codes
+    ends = np.flatnonzero((codes == ord(".")) | (codes == ord("?")) | (codes == ord("!")))
     after = np.append(texts.is_space, True)[ends + 1]
     inner = ends[after]
     lines = texts.lines

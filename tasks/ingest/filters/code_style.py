@@ -3,7 +3,6 @@
 import ast
 import io
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -41,28 +40,37 @@ def measure(texts: Texts, rules: CodeStyleRules) -> dict[str, np.ndarray]:
     """The score: (10 - 10 * (5 * errors + other findings) / statements) * (1 - share of comments among the tokens).
 
     Both formulas are those of SwallowCode (Fujii et al. 2025): pylint's evaluation and the penalty for comments. NaN
-    for a file that does not parse or has no statement.
+    for a file that does not parse or has no statement, 0 for one on which ruff fails.
 
     Raises:
         HostFault: there is no ruff, or one of another release.
     """
-    findings = _findings(texts.strings, rules.ruff_version)
-    return {"score": np.array([_score(*pair) for pair in zip(texts.strings, findings, strict=True)], float)}
+    ruff = _ruff(rules.ruff_version)
+    statements = [_statements(source) for source in texts.strings]
+    judged = [index for index, number in enumerate(statements) if number]  # what Python cannot parse can crash ruff
+    scores = np.full(len(texts), np.nan)
+    for index, codes in zip(judged, _findings(ruff, [texts.strings[index] for index in judged]), strict=True):
+        scores[index] = _score(texts.strings[index], statements[index], codes)
+    return {"score": scores}
 
 
 def limits(rules: CodeStyleRules) -> tuple[Limit, ...]:
     return (Limit("poor_style", "score", "below", rules.min_score),)
 
 
-def _score(source: str, codes: Sequence[str]) -> float:
+def _statements(source: str) -> int:
+    """Statements of a file; 0 for one that does not parse."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the corpus, not ours
-            statements = sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse(source)))
+            return sum(isinstance(node, ast.stmt) for node in ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return math.nan
-    if not statements:
-        return math.nan
+        return 0
+
+
+def _score(source: str, statements: int, codes: Sequence[str] | None) -> float:
+    if codes is None:
+        return 0.0
     errors = sum(code.startswith(ERRORS) for code in codes)
     return (10 - 10 * (4 * errors + len(codes)) / statements) * (1 - comment_share(source))
 
@@ -76,9 +84,20 @@ def comment_share(source: str) -> float:
     return kinds.count(tokenize.COMMENT) / len(kinds)
 
 
-def _findings(sources: Sequence[str], release: str) -> list[list[str]]:
-    """The codes of ruff's findings in each file. One process for all; comments that silence it are ignored."""
-    ruff = _ruff(release)
+def _findings(ruff: str, sources: Sequence[str]) -> list[list[str] | None]:
+    """The codes of ruff's findings in each file; None for a file on which it fails. Comments do not silence it."""
+    if not sources:
+        return []
+    try:
+        return list(_check(ruff, sources))
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
+        if len(sources) == 1:
+            return [None]
+        half = len(sources) // 2
+        return _findings(ruff, sources[:half]) + _findings(ruff, sources[half:])
+
+
+def _check(ruff: str, sources: Sequence[str]) -> list[list[str]]:
     found: list[list[str]] = [[] for _ in sources]
     with tempfile.TemporaryDirectory() as folder:
         for index, source in enumerate(sources):

@@ -4,13 +4,23 @@ Needs numba, which the [corpus] extra brings. The compiled code is kept beside t
 as the numpy version takes for 50 MB of text, so `ngrams.count` asks for it only where there is much to do.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numba
 import numpy as np
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-@numba.njit(cache=True, nogil=True)
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # nowhere to keep the code (a read-only system without a home): compiled in each process
+        return numba.njit(nogil=True)(function)
+
+
+@_compiled
 def ladder(codes: np.ndarray, lengths: np.ndarray, longest: int) -> np.ndarray:
     """As `ngrams.ladder`. Memory: at most 80 bytes for each character of the longest text."""
     found = np.zeros((max(longest - 1, 0), len(lengths), 3), np.int64)
@@ -40,7 +50,7 @@ def ladder(codes: np.ndarray, lengths: np.ndarray, longest: int) -> np.ndarray:
     return found
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _slots(entries: int) -> int:
     """The size of a hash table for so many entries."""
     slots = 4
@@ -49,7 +59,7 @@ def _slots(entries: int) -> int:
     return slots
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _number(letters, n, names, candidates, numbers, counts, table):  # type: ignore[no-untyped-def]
     """Number the n-grams at the candidates from 0 on, count each, and return how many there are.
 
@@ -79,7 +89,7 @@ def _number(letters, n, names, candidates, numbers, counts, table):  # type: ign
     return distinct
 
 
-@numba.njit(cache=True, nogil=True)
+@_compiled
 def _repeated(names, candidates, num_candidates, numbers, counts):  # type: ignore[no-untyped-def]
     """Name the repeated n-grams, and keep the places where the next length can repeat. No branches: none is likely."""
     names[:] = 0

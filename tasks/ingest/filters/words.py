@@ -10,6 +10,11 @@ from tasks.ingest.texts import Texts
 
 BULLETS = "•‣◦·-*●"
 _PUNCTUATION = ".,;:!?\"'()"
+_PACKED_LETTERS = 7  # bytes of a positive number
+_KELVIN = 0x212A  # the only letter beyond ASCII whose small letter is in it
+# 255 stands for NUL (which pads shorter words) and for every letter beyond ASCII: no byte of a stop word.
+_SMALL = np.array([255, *(ord(chr(code).lower()) for code in range(1, 128)), 255], np.int64)
+_IS_MARK = np.isin(np.arange(129), [ord(mark) for mark in _PUNCTUATION])
 
 
 class WordRules(StageConfig):
@@ -78,10 +83,47 @@ def _triple_dots(texts: Texts) -> np.ndarray:
 
 def _stop_words(texts: Texts, wanted: tuple[str, ...]) -> np.ndarray:
     """How many different stop words each text has, without punctuation around them, in capitals or not."""
+    plain = all(word.isascii() and 0 < len(word) <= _PACKED_LETTERS for word in wanted)
+    found = _packed if plain and not (texts.codes == _KELVIN).any() else _looked_up
+    documents, places = found(texts, tuple(dict.fromkeys(wanted)))
+    present = np.zeros((len(texts), len(wanted)), bool)
+    present[documents, places] = True
+    return present.sum(axis=1)
+
+
+def _looked_up(texts: Texts, wanted: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The text and the place in `wanted` of each word that is a stop word: any words, one by one."""
     numbers, names = texts.vocabulary
-    places = {word: place for place, word in enumerate(dict.fromkeys(wanted))}
-    place = np.array([places.get(name.strip(_PUNCTUATION).lower(), len(places)) for name in names], np.int64)
-    width = len(places) + 1
-    cells = texts.words.documents * width + place[numbers]
-    present = np.bincount(cells, minlength=width * len(texts)).reshape(-1, width) > 0
-    return present[:, :-1].sum(axis=1)
+    places = {word: place for place, word in enumerate(wanted)}
+    place = np.array([places.get(name.strip(_PUNCTUATION).lower(), -1) for name in names], np.int64)[numbers]
+    return texts.words.documents[place >= 0], place[place >= 0]
+
+
+def _packed(texts: Texts, wanted: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """As `_looked_up`, for short ASCII stop words: a word is one number, a byte for each letter."""
+    starts, ends, documents = _without_punctuation(texts)
+    fits = np.isin(ends - starts, sorted({len(word) for word in wanted}))
+    starts, ends, documents = starts[fits], ends[fits], documents[fits]
+    packed = np.zeros(len(starts), np.int64)
+    for place in range(max(map(len, wanted), default=0)):
+        inside = starts + place < ends
+        letter = np.where(inside, _SMALL.take(texts.codes.take(starts + place, mode="clip"), mode="clip"), 0)
+        packed = (packed << 8) | letter
+    width = max(map(len, wanted), default=0)
+    keys = np.array([int.from_bytes(word.encode().ljust(width, b"\0")) for word in wanted], np.int64)
+    order = np.argsort(keys)
+    at = np.minimum(np.searchsorted(keys[order], packed), max(0, len(keys) - 1))
+    same = keys[order][at] == packed if len(keys) else np.zeros(len(packed), bool)
+    return documents[same], order[at[same]]
+
+
+def _without_punctuation(texts: Texts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Starts, ends and texts of the words without the punctuation around them; those of nothing else left out."""
+    words, marks = texts.words, _IS_MARK.take(texts.codes, mode="clip")
+    starts, ends = words.starts.copy(), words.ends.copy()
+    left, right = marks[starts], marks[ends - 1]
+    core = np.concatenate(([-1], np.flatnonzero(~(marks | texts.is_space)), [len(marks)]))
+    starts[left] = core[np.searchsorted(core, starts[left])]
+    ends[right] = core[np.searchsorted(core, ends[right]) - 1] + 1
+    full = ends > starts
+    return starts[full], ends[full], words.documents[full]

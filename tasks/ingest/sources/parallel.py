@@ -4,7 +4,7 @@
 are put into the mix as plain text by Swallow (Laboro ParaCorpus, recipes 1.2); the layout is ours.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tasks.ingest.sources import places, rows
@@ -94,7 +94,7 @@ def _columns(config: SourceConfig, name: str, path: Path) -> Iterator[Pair | Rej
         yield Rejected("truncated", f"{name}#{number + 1}", f"{type(error).__name__}: {error}")
 
 
-def _pair(origin: str, sides: list[object], shown: str) -> Pair | Rejected:
+def _pair(origin: str, sides: Sequence[object], shown: str) -> Pair | Rejected:
     """A pair on one line a side; a side without text, or with broken characters, makes it none."""
     first, second = (" ".join(side.split()) if isinstance(side, str) else "" for side in sides)
     if not first or not second:

@@ -82,7 +82,11 @@ def test_lines_of_foreign_prose_are_cut_and_counted(tmp_path):
 
 def test_a_page_that_hangs_the_extractor_is_a_reject(tmp_path):
     pages = {"a.html": html(japanese(1)), "b.html": b"<div>" * 400_000 + b"x", "c.html": html(japanese(2))}
-    made = clean(tmp_path / "store", mirror(tmp_path, pages), CONFIG.with_changes({"extract_timeout_s": 2}))
+    made = clean(
+        tmp_path / "store",
+        mirror(tmp_path, pages),
+        CONFIG.with_changes({"extract_timeout_s": 2, "extractor": "resiliparse"}),
+    )
     assert rejected(made) == {"b.html": "extract_timeout"}
     assert made.manifest.counts.out == 2
 

@@ -81,7 +81,7 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("damage")
     damaged = {kind: text for kind, (text, _) in (REPAIRED | DROPPED).items()}
     pages = mirror(folder, {f"{number}.html": page(text) for number, text in enumerate(damaged.values())}, 100)
-    config = CleanConfig(language="ja", workers=1, extractor="resiliparse-all").with_changes(
+    config = CleanConfig(language="ja", workers=1, extractor="resiliparse_all").with_changes(
         {"filters.character_ngrams": None, "edits.foreign_lines.min_words": 6}
     )
     artifact = clean(folder / "store", pages, config)

@@ -42,6 +42,98 @@ def test_utf8_that_is_declared_as_latin_is_utf8():
     assert found.text == page
 
 
+@pytest.mark.parametrize("codec", ["cp932", "euc_jp"])
+@pytest.mark.parametrize("label", ["iso-8859-1", "windows-1252", "us-ascii"])
+def test_what_servers_say_unasked_does_not_count(codec, label):
+    page = f"<p>{JAPANESE}</p>"
+    found = decode(page.encode(codec), f"text/html; charset={label}")
+    assert found is not None
+    assert (found.text, found.encoding) == (page, codec)
+    meta = f"<meta charset={codec.replace('cp932', 'Shift_JIS').replace('_', '-')}>One word: 漢字 {'x' * 500}"
+    found = decode(meta.encode(codec), f"text/html; charset={label}")
+    assert found is not None
+    assert found.text == meta
+
+
+# As browsers read them: rows 13 and 89-92 of the table, which the standard leaves free.
+@pytest.mark.parametrize(("codec", "shift"), [("euc_jp", 0x80), ("iso2022_jp", 0)])
+def test_vendor_characters_of_euc_and_jis_are_those_of_windows(codec, shift):
+    def pair(char: str) -> bytes:
+        lead, trail = char.encode("cp932")
+        row = (lead - (0x81 if lead < 0xA0 else 0xC1)) * 2 + 0x21 + (trail >= 0x9F)
+        cell = trail - (0x7E if trail >= 0x9F else 0x1F if trail < 0x80 else 0x20)
+        return bytes((row + shift, cell + shift))
+
+    vendor = "①㈱Ⅳ纊"
+    middle = b"".join(map(pair, vendor))
+    if codec == "euc_jp":
+        content = JAPANESE.encode(codec) + middle + "です。".encode(codec)
+    else:
+        content = (
+            JAPANESE.encode(codec).removesuffix(b"\x1b(B") + middle + "です。".encode(codec).removeprefix(b"\x1b$B")
+        )
+    found = decode(content, "text/html")
+    assert found is not None
+    assert (found.text, found.encoding) == (f"{JAPANESE}{vendor}です。", codec)
+
+
+def test_jis_x_0213_is_read_where_windows_has_nothing():
+    page = "<p>" + JAPANESE + "俱剝𠀋</p>"
+    found = decode(page.encode("euc_jis_2004"), "text/html; charset=euc-jp")
+    assert found is not None
+    assert found.text == page
+
+
+def test_half_width_katakana_in_jis_are_read():
+    page = "<p>" + JAPANESE + "ｶﾀｶﾅ</p>"
+    found = decode(page.encode("iso2022_jp_ext"), "text/html")
+    assert found is not None
+    assert found.text == page
+
+
+@pytest.mark.parametrize("codec", ["cp932", "euc_jp"])
+@pytest.mark.parametrize("declared", ["utf-8", "shift_jis", "euc-jp"])
+def test_a_page_pasted_together_from_two_encodings_is_read_line_by_line(codec, declared):
+    lines = [f"<meta charset={declared}>", "plain", *(f"{i}行目は日本語です。" for i in range(20)), "ascii only", ""]
+    content = b"\n".join(line.encode("utf-8" if i % 3 else codec) for i, line in enumerate(lines))
+    found = decode(content, "text/html")
+    assert found is not None
+    assert (found.text.split("\n"), found.encoding) == (lines, f"utf-8+{codec}")
+
+
+@pytest.mark.parametrize("through", ["cp1252", "latin-1"])
+def test_mojibake_of_utf8_is_undone(through):
+    page = f"<p>{JAPANESE}</p>"
+    broken = "".join(bytes((byte,)).decode(through, "replace") for byte in page.encode())
+    broken = "".join(chr(byte) if char == "\ufffd" else char for byte, char in zip(page.encode(), broken, strict=True))
+    found = decode(broken.encode(), "text/html; charset=utf-8")
+    assert found is not None
+    assert (found.text, found.encoding) == (page, "utf-8 twice")
+
+
+def test_a_page_about_mojibake_stays_as_it_is():
+    page = f"<p>{JAPANESE} ã‚ is what あ becomes, ã\x81 too</p>"
+    found = decode(page.encode(), "text/html")
+    assert found is not None
+    assert (found.text, found.encoding) == (page, "utf-8")
+
+
+@pytest.mark.parametrize(
+    "label", ["punycode", "unicode_escape", "utf-7", "idna", "hex", "rot13", "base64", "undefined"]
+)
+def test_labels_that_are_no_encoding_of_pages_are_passed_over(label):
+    found = decode(b"\xff\x80caf\xe9 " + b"x" * 5000, f"text/html; charset={label}")
+    assert found is None or "x" * 5000 in found.text
+
+
+def test_a_byte_that_is_broken_in_a_page_with_a_mark_of_its_encoding_costs_one_character():
+    for codec in ("utf-8-sig", "utf-16"):
+        content = (JAPANESE * 20).encode(codec)
+        found = decode(content[:201] + content[202:] if codec == "utf-8-sig" else content[:-1], "text/html")
+        assert found is not None
+        assert JAPANESE in found.text
+
+
 @pytest.mark.parametrize("label", ["Shift_JIS", "sjis", "x-sjis", "Windows-31J"])
 def test_vendor_characters_survive_the_web_label_of_shift_jis(label):
     page = f"<p>{JAPANESE}①②㈱～－髙﨑</p>"

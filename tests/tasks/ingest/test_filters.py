@@ -180,6 +180,30 @@ class TestWords:
     def test_both_sides_of_each_threshold(self, text, reason):
         assert verdict("words", text, max_words=1000) == reason
 
+    @pytest.mark.parametrize(
+        "wanted", [("be", "that", "with", "k"), ("be", "είναι", "incomprehensible", ""), ("", "be")]
+    )
+    @given(
+        strings=st.lists(
+            st.lists(
+                st.one_of(
+                    st.sampled_from(
+                        ["Be", "(that)", "WITH.", "be\0", "be\0\0", "\u212a", "b", "Incomprehensible", "!?"]
+                    ),
+                    st.sampled_from(["ΕΊΝΑΙ", "İ", "that's", "'\"be", "ｂｅ", "be\u0130"]),
+                    st.text(alphabet="be.,TH\u212a\u0130", max_size=4),
+                ),
+                max_size=8,
+            ).map(" ".join),
+            max_size=4,
+        )
+    )
+    @settings(max_examples=40, deadline=None)
+    def test_stop_words_of_any_alphabet_are_found(self, wanted, strings):
+        rules = FILTERS["words"].rules(stop_words=wanted)
+        found = FILTERS["words"].measure(Texts(strings), rules)["stop_words"].tolist()
+        assert found == [ORACLE["words"](text, rules)[0]["stop_words"] for text in strings]
+
     def test_too_many_words(self):
         assert verdict("words", self.GOOD, max_words=70) is None
         assert verdict("words", self.GOOD, max_words=69) == "many_words"

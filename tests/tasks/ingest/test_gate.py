@@ -49,6 +49,17 @@ def test_what_is_not_html_always_passes():
     assert passes_gate(b"x = 1", "text/x-python")
 
 
+@pytest.mark.parametrize("codec", ["utf-8", "cp932", "euc_jp"])
+def test_the_particle_no_passes_from_three_on(codec):
+    head = f'<meta charset="{codec.replace("cp932", "Shift_JIS").replace("_", "-")}">'
+    assert passes_gate(page("Manual", head=head + "猫の" * 3).encode(codec), "text/html")
+    assert not passes_gate(page("Manual", head=head + "猫の" * 2).encode(codec), "text/html")
+
+
+def test_two_bytes_of_greek_are_no_particle():
+    assert not passes_gate(page("Manual", head="Τα Τα " * 50).encode(), "text/html")
+
+
 def test_only_the_head_is_looked_at():
     late = b" " * HEAD_BYTES + page("はじめに", ' lang="ja"').encode()
     assert not passes_gate(late, "text/html")

@@ -44,7 +44,7 @@ def made(tmp_path_factory):
         "repeated.html": page("\n".join(KOREAN.split("\n")[1:3] * 10)),
     }
     artifact = clean(
-        folder / "store", mirror(folder, pages), CleanConfig(language="ko", workers=1, extractor="resiliparse-all")
+        folder / "store", mirror(folder, pages), CleanConfig(language="ko", workers=1, extractor="resiliparse_all")
     )
     files = sorted(Path(artifact.url.removeprefix("file://")).glob("rejects/**/*.zst"))
     rows = [

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tasks.errors import HostFault
-from tasks.ingest.filters.code_style import CodeStyleRules, comment_share, measure
+from tasks.ingest.filters.code_style import CodeStyleRules, _findings, _score, comment_share, measure
 from tasks.ingest.filters.verdicts import judge
 from tasks.ingest.texts import Texts
 from tests.tasks.ingest.filters.oracle import code_style
@@ -57,6 +57,19 @@ def test_both_sides_of_the_threshold():
 def test_another_release_is_refused():
     with pytest.raises(HostFault, match=r"ruff 0\.\d+\.\d+ is here, ruff_version is 0.1: "):
         measure(Texts(["x = 1\n"]), CodeStyleRules(ruff_version="0.1"))
+
+
+def test_a_file_on_which_ruff_fails_costs_only_itself(tmp_path):
+    fails = tmp_path / "ruff"
+    fails.write_text('#!/bin/sh\nfor last; do :; done\ngrep -q crash "$last"/*.py && exit 134\necho "[]"\n')
+    fails.chmod(0o755)
+    assert _findings(str(fails), ["a", "crash", "b", "c", "d"]) == [[], None, [], [], []]
+    assert _score("crash", 1, None) == 0.0
+
+
+def test_what_python_cannot_parse_is_not_shown_to_ruff():
+    deep = "x = " + "+".join(["1"] * 50_000) + "\n"  # ruff 0.17 overflows its stack here
+    np.testing.assert_array_equal(scores(deep, TIDY), [np.nan, 10.0])
 
 
 @pytest.mark.skipif(not CODE.is_dir(), reason=f"{CODE} is not here")
