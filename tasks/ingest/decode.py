@@ -62,8 +62,8 @@ def decode(content: bytes, content_type: str = "") -> Decoded | None:
         return None
     if _is_plausible(found, content):
         return found
-    mended = Decoded(undo_mojibake(found.text)[0], found.encoding)  # in text that was encoded twice, bytes look like it
-    return mended if _is_plausible(mended, content) else None
+    text, _ = undo_mojibake(found.text)  # in Shift_JIS or EUC-JP that was read as another encoding, bytes look like it
+    return Decoded(text, found.encoding) if len(_GARBAGE.findall(text)) <= MAX_GARBAGE * len(text) else None
 
 
 def _decode(content: bytes, content_type: str) -> Decoded | None:

@@ -70,6 +70,7 @@ class _UpToDamage:
         self._stream = stream
         self.damage: Exception | None = None
         self.tail = b""
+        self.ended = False
         self._position = 0
 
     def begins_with(self, magic: bytes) -> bool:
@@ -87,7 +88,8 @@ class _UpToDamage:
             data = self._stream.read1(size)  # not read(): that loses what it had before the damage
         except BROKEN as error:
             self.damage = error
-            return b""
+            data = b""
+        self.ended = self.ended or not data
         self.tail = (self.tail + data[-4:])[-4:]
         self._position += len(data)
         return data
@@ -116,9 +118,10 @@ def _warc(name: str, stream: _UpToDamage) -> Iterator[Page | Rejected]:
     try:
         for found in ArchiveIterator(cast(BinaryIO, stream), record_types=PAGES, auto_decode="none"):
             url = str(found.headers.get("WARC-Target-URI") or f"{name}@{found.stream_pos}").strip("<>")
-            yield _page(found, url)
-            if stream.damage is not None:
-                return
+            item = _page(found, url)
+            if isinstance(item, Rejected) and stream.ended and len(found.reader.read()) < found.content_length:
+                item = Rejected("truncated", url, "the file ends in the middle of this record")
+            yield item
     except OSError as error:
         stream.damage = stream.damage or error
     except BaseException as error:

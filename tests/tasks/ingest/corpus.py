@@ -94,13 +94,10 @@ def many(number: int) -> dict[str, bytes]:
 
 
 def wordy(number: int) -> dict[str, bytes]:
-    """So many pages of about 150 KB that are kept."""
+    """So many pages of about 20 KB that are kept."""
     lines = [f"{a}と{b}について、{sentence}" for a in WORDS for b in WORDS for sentence in SENTENCES]
-    pages = {}
-    for seed in range(number):
-        chosen = random.Random(seed).sample(lines, 1000)
-        pages[f"wordy/{seed:05}.html"] = html("".join(f"<p>{line}</p>" for line in chosen))
-    return pages
+    body = "".join(f"<p>{line}</p>" for line in random.Random(0).sample(lines, 140))
+    return {f"wordy/{i:05}.html": html(f"<p>{i}番目の話をここから始めます。</p>{body}") for i in range(number)}
 
 
 if __name__ == "__main__":

@@ -1,110 +1,146 @@
-"""What becomes of pages that are damaged as real crawls are: repaired, or dropped with the right reason; never a crash.
+"""Damage as in real crawls, from archive to text: repaired, dropped with the right reason, or passed on whole."""
 
-The kinds of damage to files and bytes (broken gzip members, lying headers, nested elements) are in test_sources.py,
-test_decode.py and test_clean.py; near-duplicates in test_dedup.py.
-"""
-
-import json
-import unicodedata
+import gzip
 from pathlib import Path
 
 import pytest
-import zstandard
 
 from tasks.ingest.config import CleanConfig
-from tasks.shards import read_table
-from tests.tasks.ingest.corpus import ENGLISH, SENTENCES, clean, html, japanese, mirror
+from tasks.ingest.extract import Extracted, Extractor, page_text
+from tasks.ingest.languages import LANGUAGES
+from tasks.ingest.sources.archives import records
+from tasks.ingest.sources.source import Page
 
-CLEAN_TEXT = japanese(5).replace("</p>", "\n").replace("<p>", "").strip()
-SUBJECTS = "春夏秋冬朝昼夕夜日月火水木"
-EASY = "Svelte のような一部のフレームワークは"  # every byte of it in UTF-8 is a character of Shift_JIS
-
-
-def windows(data: bytes) -> str:
-    return "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in data)
-
-
-def page(text: str) -> bytes:
-    return html("".join(f"<p>{line}</p>" for line in text.split("\n")))
+SENTENCE = "この文書は、壊れたページをどう読むかを説明しています。"
+BODY = f"<p>{SENTENCE}</p>" * 20
+SKIP = CleanConfig(language="ja").skip_elements
+CLEAN = "\n\n".join([SENTENCE] * 20)
 
 
-def half_width(text: str) -> str:
-    wide = {unicodedata.normalize("NFKC", chr(code)): chr(code) for code in range(0xFF66, 0xFF9E)}
-    return "".join(wide.get(char, char) for char in text)
+def html(body: str = BODY, head: str = "") -> str:
+    return f"<!DOCTYPE html><html><head>{head}<title>題</title></head><body>{body}</body></html>"
 
 
-REPAIRED = {  # kind -> (damaged text, what it becomes)
-    "utf-8 read as windows-1252": (windows(CLEAN_TEXT.encode()), CLEAN_TEXT),
-    "utf-8 read as windows-1252 twice": (windows(windows(CLEAN_TEXT.encode()).encode()), CLEAN_TEXT),
-    "shift_jis read as windows-1252": (windows(CLEAN_TEXT.encode("cp932")), CLEAN_TEXT),
-    "euc-jp read as latin-1": (CLEAN_TEXT.encode("euc_jp").decode("latin-1"), CLEAN_TEXT),
-    "utf-8 read as shift_jis": (f"{CLEAN_TEXT}\n{EASY.encode().decode('cp932')}", f"{CLEAN_TEXT}\n{EASY}"),
-    "zero-width characters": ("\u200b".join(CLEAN_TEXT), CLEAN_TEXT),
-    "direction marks and soft hyphens": (CLEAN_TEXT.replace("、", "\u202e、\u00ad"), CLEAN_TEXT),
-    "byte order marks inside": (CLEAN_TEXT.replace("\n", "\n\ufeff"), CLEAN_TEXT),
-    "control characters": (CLEAN_TEXT.replace("\n", "\x07\n"), CLEAN_TEXT),
-    "decomposed characters": (unicodedata.normalize("NFD", CLEAN_TEXT), CLEAN_TEXT),
-    "half-width katakana": (half_width(f"{CLEAN_TEXT}\nカタカナノ ガイド"), f"{CLEAN_TEXT}\nカタカナノ ガイド"),
-    "full-width ascii": (f"{CLEAN_TEXT}\nＤｅｂｉａｎ１２です。", f"{CLEAN_TEXT}\nDebian12です。"),
-    "western punctuation": (CLEAN_TEXT.replace("、", "，").replace("。", "．"), CLEAN_TEXT),
-    "a footer": (f"{CLEAN_TEXT}\nプライバシーポリシー 利用規約\nCopyright 例", CLEAN_TEXT),
-    "untranslated prose": (f"{CLEAN_TEXT}\n{ENGLISH[:100]}\n{SENTENCES[0]}", f"{CLEAN_TEXT}\n{SENTENCES[0]}"),
-    "personal data": (f"{CLEAN_TEXT}\n連絡先は a@nestling.jp です。", f"{CLEAN_TEXT}\n連絡先は <EMAIL> です。"),
-}
-DROPPED = {  # kind -> (damaged text, reason)
-    "lost characters": (CLEAN_TEXT.replace("を", "\ufffd"), "lost_characters"),
-    "utf-8 read as shift_jis with lost bytes": (
-        CLEAN_TEXT + "\n" + SENTENCES[0].encode().decode("cp932", "ignore"),
-        "mojibake",
-    ),
-    "navigation only": (
-        "\n".join(f"{a}と{b}の頁" for a in SUBJECTS for b in "東西南北上下左右前"),
-        "short_sentences",
-    ),
-    "repeated lines": ("\n".join(SENTENCES[:2] * 15), "duplicate_lines"),
-    "one huge line": ("あいうえおかきくけこさしすせそ" * 20_000, "long_sentences"),
-    "lists of katakana words": ("\n".join(f"アメリカ{chr(0x30A2 + n)}カナダ" * 3 for n in range(40)), "low_hiragana"),
-    "teasers": ("\n".join(f"{n}番目の話の続きを読むにはこちらの頁へどうぞ…" for n in range(40)), "ellipsis"),
-    "abuse": (CLEAN_TEXT + "".join(f"\n{a}の馬鹿野郎とクソガキの話です。" for a in SUBJECTS), "ng_words"),
-    "another language": (ENGLISH, "language:en"),
-    "almost nothing": ("短い文です。", "too_short"),
-    "nothing but invisible characters": ("\u200b\ufeff\u00ad", "empty"),
-}
+def read(content: bytes, content_type: str = "text/html") -> Extracted:
+    found = page_text(content, content_type, SKIP)
+    return Extracted(LANGUAGES["ja"].normalise(found.text), found.title, found.encoding, found.reason, found.detail)
 
 
-def lines(text: str) -> list[str]:
-    return [line for line in text.split("\n") if line.strip()]
+@pytest.mark.parametrize(
+    ("content", "content_type"),
+    [
+        pytest.param(html().encode(), "", id="no content type: is taken for plain text only by what declares it"),
+        pytest.param(html().encode("cp932"), "text/html; charset=utf-8", id="a charset that lies"),
+        pytest.param(html().encode("euc_jp"), "text/html; charset=iso-8859-1", id="a charset the server made up"),
+        pytest.param(html().encode("utf-8").decode("latin-1").encode("utf-8"), "text/html", id="mojibake"),
+        pytest.param(html().encode("utf-8-sig"), "text/html", id="a mark of order"),
+        pytest.param(html().encode("utf-16"), "text/html; charset=utf-8", id="UTF-16 that says UTF-8"),
+        pytest.param(
+            html(BODY.replace("文書", "文\u200b\u2060\ufeff書")).encode(), "text/html", id="zero-width characters"
+        ),
+        pytest.param(html(BODY.replace("文書", "文\u00ad書")).encode(), "text/html", id="soft hyphens"),
+        pytest.param(html(BODY.replace("文書", "文\x00\x08書", 3)).encode(), "text/html", id="some control characters"),
+        pytest.param(html().replace("\n", "\r\n").encode(), "TEXT/HTML ; Charset=UTF-8", id="capitals in the header"),
+        pytest.param(html().removesuffix("</body></html>").encode(), "text/html", id="no end"),
+        pytest.param(html(BODY.replace("</p>", "")).encode(), "text/html", id="paragraphs that are never closed"),
+        pytest.param(html(f"<div>{BODY}</div></div></table></p>").encode(), "text/html", id="ends without beginnings"),
+        pytest.param((html("") + BODY).encode(), "text/html", id="text after the end"),
+        pytest.param(
+            html("<nav>" + "<a href=x>目次</a>" * 50 + "</nav>" + BODY).encode(), "text/html", id="junk of menus"
+        ),
+        pytest.param(
+            html(f"<script>{'x' * 300_000}</script>{BODY}").encode(), "text/html", id="a script of one long line"
+        ),
+        pytest.param(html(f"<!-- {'目' * 100_000} -->{BODY}").encode(), "text/html", id="a comment of one long line"),
+    ],
+)
+def test_what_can_be_repaired_is(content, content_type):
+    found = read(content, content_type or "text/html")
+    assert found.reason == ""
+    assert found.text == CLEAN
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("damage")
-    damaged = {kind: text for kind, (text, _) in (REPAIRED | DROPPED).items()}
-    pages = mirror(folder, {f"{number}.html": page(text) for number, text in enumerate(damaged.values())}, 100)
-    config = CleanConfig(language="ja", workers=1, main_content=False).with_changes(
-        {"filters.character_ngrams": None, "edits.foreign_lines.min_words": 6}
-    )
-    artifact = clean(folder / "store", pages, config)
-    names = {f"{number}.html": kind for number, kind in enumerate(damaged)}
-    documents = {names[row["url"]]: row["text"] for row in read_table(artifact, "docs/").to_pylist()}
-    files = sorted(Path(artifact.url.removeprefix("file://")).glob("rejects/**/*.zst"))
-    rows = [
-        json.loads(line)
-        for file in files
-        for line in zstandard.ZstdDecompressor().stream_reader(file.read_bytes()).read().splitlines()
+def test_half_width_katakana_become_full_width():
+    found = read(html(BODY.replace("ページ", "ﾍﾟｰｼﾞ")).encode("cp932"))
+    assert found.text == CLEAN
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"%PDF-1.7\n" + bytes(range(256)) * 40, id="a PDF that says HTML"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 40, id="a picture that says HTML"),
+        pytest.param(gzip.compress(html().encode()), id="a body that is still packed"),
+        pytest.param(html("\x01\x02" * 5000).encode(), id="control characters all over"),
+        pytest.param(html("\ufffd" * 5000).encode(), id="characters that were lost before"),
+    ],
+)
+def test_what_is_no_text_is_garbage(content):
+    assert read(content).reason == "garbage"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(("<div>" * 20_000 + BODY).encode(), id="20,000 nested boxes"),
+        pytest.param(("<b>" * 50_000 + BODY).encode(), id="50,000 nested marks"),
+        pytest.param(
+            html(BODY.replace("<p>", "").replace("</p>", "") * 500).encode(), id="one line of half a megabyte"
+        ),
+        pytest.param(html("<ul>" + "<li><a href=x>項</a>" * 20_000 + "</ul>" + BODY).encode(), id="20,000 links"),
+        pytest.param(html("<table>" * 3000 + BODY).encode(), id="3,000 nested tables"),
+        pytest.param(html("<a " * 50_000 + BODY).encode(), id="50,000 tags without an end"),
+        pytest.param(html("&#x3042;" * 50_000 + BODY).encode(), id="50,000 entities"),
+        pytest.param(
+            html("<p class='" + "sidebar " * 20_000 + "'>" + BODY).encode(), id="a class of 160,000 characters"
+        ),
+    ],
+)
+def test_no_shape_of_a_page_hangs_or_crashes(content):
+    with Extractor(timeout_s=30) as extractor:
+        found = extractor.extract(content, "text/html")
+        assert found.reason in ("", "extract_timeout", "extract_memory")
+        assert extractor.extract(html().encode(), "text/html").text.count(SENTENCE) == 20
+
+
+def test_every_record_of_a_damaged_archive_is_a_page_or_has_a_reason(tmp_path):
+    """One archive with ten kinds of damage: what goes in is what comes out plus what was dropped."""
+
+    def member(
+        url: str, body: bytes = html().encode(), headers: str = "Content-Type: text/html\r\n", status: str = "200 OK"
+    ) -> bytes:
+        http = f"HTTP/1.1 {status}\r\n{headers}\r\n".encode() + body
+        head = f"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: {url}\r\nContent-Type: application/http\r\n"
+        return gzip.compress(f"{head}Content-Length: {len(http)}\r\n\r\n".encode() + http + b"\r\n\r\n")
+
+    whole = member("https://whole")
+    flipped = bytearray(member("https://flipped", html().encode() * 50))
+    flipped[200:210] = bytes(10)
+    pieces = [
+        ("https://1", member("https://1")),
+        (
+            "https://gzip-lie",
+            member("https://gzip-lie", headers="Content-Type: text/html\r\nContent-Encoding: gzip\r\n"),
+        ),
+        (
+            "https://chunk-lie",
+            member("https://chunk-lie", headers="Content-Type: text/html\r\nTransfer-Encoding: chunked\r\n"),
+        ),
+        ("http_status", member("https://gone", status="404 Not Found")),
+        ("content_type", member("https://image", headers="Content-Type: image/png\r\n")),
+        ("https://empty", member("https://empty", b"")),
+        ("truncated", bytes(flipped)),
+        ("https://2", member("https://2")),
+        ("damaged_record", b"\x1f\x8b\x08 junk"),
+        ("https://3", member("https://3")),
+        ("truncated", whole[: len(whole) // 3]),
     ]
-    return documents, {names[row["url"]]: row["reason"] for row in rows}
-
-
-@pytest.mark.parametrize("kind", REPAIRED)
-def test_what_can_be_repaired_is_repaired(made, kind):
-    documents, reasons = made
-    assert kind in documents, reasons.get(kind)
-    assert lines(documents[kind]) == lines(REPAIRED[kind][1])
-
-
-@pytest.mark.parametrize("kind", DROPPED)
-def test_what_cannot_be_repaired_is_dropped_with_its_reason(made, kind):
-    documents, reasons = made
-    assert reasons.get(kind) == DROPPED[kind][1]
-    assert kind not in documents
+    path: Path = tmp_path / "x.warc.gz"
+    path.write_bytes(b"".join(content for _, content in pieces))
+    found = list(records(path.name, path))
+    shown = [item.url if isinstance(item, Page) else item.reason for item in found]
+    assert shown == [verdict for verdict, _ in pieces]
+    pages = [item for item in found if isinstance(item, Page)]
+    assert [read(page.content, page.content_type).text for page in pages] == [
+        "" if page.url == "https://empty" else CLEAN for page in pages
+    ]

@@ -43,7 +43,9 @@ def made(tmp_path_factory):
         "words.html": page("\n".join(f"{a}{b} 가격표 원산지" for a in "가나다라마바사아" for b in "자차카타파하거너")),
         "repeated.html": page("\n".join(KOREAN.split("\n")[1:3] * 10)),
     }
-    artifact = clean(folder / "store", mirror(folder, pages), CleanConfig(language="ko", workers=1, main_content=False))
+    artifact = clean(
+        folder / "store", mirror(folder, pages), CleanConfig(language="ko", workers=1, extractor="resiliparse_all")
+    )
     files = sorted(Path(artifact.url.removeprefix("file://")).glob("rejects/**/*.zst"))
     rows = [
         json.loads(line)
