@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from bench.corpus_parts import filters
+from bench.corpus_parts import extract, filters
 from bench.corpus_parts.part import Options, Part
 
 PARTS: dict[str, Callable[[Options], Part]] = {
     "filters": filters.run,
+    "extract": extract.run,
 }
