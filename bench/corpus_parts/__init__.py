@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench.corpus_parts import filters, minhash, pii, words
+from bench.corpus_parts import extract, filters, minhash, pii, words
 from bench.corpus_parts.part import Options, Part
 
 PARTS: dict[str, Callable[[Options], Part]] = {
@@ -10,4 +10,5 @@ PARTS: dict[str, Callable[[Options], Part]] = {
     "words": words.run,
     "pii": pii.run,
     "minhash": minhash.run,
+    "extract": extract.run,
 }
