@@ -27,7 +27,9 @@ class Nearness:
 def draws(digests: Iterable[bytes], seed: int) -> np.ndarray:
     """A number in [0, 1) for each text, that depends on the text alone."""
     salt = seed.to_bytes(8, "big")
-    return np.array([int.from_bytes(text_digest((digest + salt).hex())[:8], "big") / 2**64 for digest in digests])
+    return np.array(
+        [int.from_bytes(text_digest((digest + salt).hex())[:8], "big") / 2**64 for digest in digests], float
+    )
 
 
 @dataclass(frozen=True)

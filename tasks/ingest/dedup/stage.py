@@ -7,10 +7,9 @@ nor the number of workers nor the memory shows in the result. What grows with th
 
 import heapq
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -23,7 +22,7 @@ from tasks.ingest.dedup.index import ROW_BITS, Shard, old_shards, read_index, sk
 from tasks.ingest.dedup.lines import repeated_lines
 from tasks.ingest.dedup.recall import measure_recall
 from tasks.ingest.dedup.report import Losses, figures, guard, largest_component
-from tasks.ingest.dedup.write import Sources, heldout_texts, write_shard
+from tasks.ingest.dedup.write import Sources, heldout_texts, write_heldout, write_shard
 from tasks.ingest.shingles import SKETCH
 from tasks.shard_workers import ShardJob, Work, Workers, each_shard
 from tasks.storage import join
@@ -34,7 +33,7 @@ _SAMPLE_CHARS = (200, 20_000)  # documents of such a length are taken to measure
 def run(workspace: Workspace, config: DedupConfig, inputs: dict[str, Artifact]) -> None:
     """Write index/, verdicts/, cuts/, train/ and heldout/ (a file for each shard of documents) and dedup.json.
 
-    Units: each shard's sketch, the decision, the lines, and each shard's documents.
+    Units: each shard's sketch, the decision, the lines, each shard's held-out documents, and its training documents.
 
     Raises:
         DataFault: a source loses more than its share; an old artifact's sketches are of another kind.
@@ -42,7 +41,7 @@ def run(workspace: Workspace, config: DedupConfig, inputs: dict[str, Artifact]) 
     docs = inputs["docs"]
     scratch = workspace.scratch / "dedup"
     entries = docs.files("docs/")
-    workspace.expect_units(2 * len(entries) + 1 + bool(config.lines))
+    workspace.expect_units(3 * len(entries) + 1 + bool(config.lines))
     new = [_shard(workspace, docs, i, entry.path) for i, entry in enumerate(entries)]
     rows = [entry.rows or 0 for entry in entries]
     label = f"dedup {workspace.name}"
@@ -59,11 +58,14 @@ def run(workspace: Workspace, config: DedupConfig, inputs: dict[str, Artifact]) 
     if config.lines:
         _lines(workspace, corpus)
     sources = Sources.of(workspace, config, alone)
+    here = Workers(config.workers)  # where the held-out text is
+    by_key = {f"heldout/{shard.path}": shard for shard in new}
+    holding = partial(open_writing, partial(write_heldout, workspace, sources), by_key)
+    each_shard(workspace, ShardJob(f"{label}: held out", dict(zip(by_key, rows, strict=True)), holding), here)
     folders = save_blocks(heldout_texts(sources, new, against), scratch / "heldout", corpus.worker_config)
     by_key = {f"docs/{shard.path}": shard for shard in new}
-    writing = partial(open_writing, workspace, sources, by_key, folders)
-    job = ShardJob(f"{label}: write", dict(zip(by_key, rows, strict=True)), writing)
-    each_shard(workspace, job, Workers(config.workers))  # here, where the held-out text is
+    writing = partial(open_writing, partial(write_shard, workspace, sources, folders), by_key)
+    each_shard(workspace, ShardJob(f"{label}: write", dict(zip(by_key, rows, strict=True)), writing), here)
     facts = [record.facts for record in workspace.units()]
     workspace.note(
         sketch=SKETCH,
@@ -96,11 +98,9 @@ def open_sketching(workspace: Workspace, config: DedupConfig, shards: dict[str, 
 
 
 @contextmanager
-def open_writing(
-    workspace: Workspace, sources: Sources, shards: dict[str, Shard], folders: list[Path]
-) -> Iterator[Work]:
+def open_writing(write: Callable[[Shard], None], shards: dict[str, Shard]) -> Iterator[Work]:
     """Write the documents of a shard: a unit of work."""
-    yield lambda key: write_shard(workspace, sources, shards[key], folders)
+    yield lambda key: write(shards[key])
 
 
 def _decide(workspace: Workspace, corpus: Corpus) -> str:

@@ -1,5 +1,6 @@
 """What is kept of each shard, as it is trained on or held out: verdicts and cuts applied, held-out text kept apart."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,33 +57,46 @@ class Kept:
 
 
 def kept_rows(sources: Sources, shard: Shard, unit: Unit | None = None) -> Iterator[Kept]:
-    """What stays of a shard, batch by batch; a unit is told of what goes."""
+    """What stays of a shard, batch by batch. A unit is told of what goes; without one, it is the held-out part only."""
     config = sources.config
     verdicts = {row["row"]: row for row in sources.rows("verdicts", shard.path)}
+    heldout = _heldout(sources, shard)
+    if unit is None and not any(row not in verdicts for row in np.flatnonzero(heldout).tolist()):
+        return
     cuts: dict[int, set[bytes]] = defaultdict(set)
     for cut in sources.rows("cuts", shard.path):
         cuts[cut["row"]].add(cut["line"])
-    path, _, alone = sources.alone.rpartition("#")
-    alone_row = int(alone) if path == shard.path else -1
-    digests = (d for batch in read_batches(shard.index_url, ["digest"]) for d in batch.column("digest").to_pylist())
     start = 0
     for batch in read_batches(shard.text_urls[0]):
         number = np.arange(start, start + batch.num_rows)
         start += batch.num_rows
-        own = [next(digests) for _ in number]
-        heldout = draws(own, config.seed) < config.heldout_fraction
-        heldout |= number == alone_row
+        held = heldout[number]
         stays = np.array([row not in verdicts for row in number.tolist()], bool)
+        if unit is None:
+            stays &= held
         texts, cut_chars, cut_lines = _cut(batch, number, stays, cuts, config)
         if unit is not None:
-            unit.count(rows_in=batch.num_rows)
+            unit.count(rows_in=batch.num_rows - int((stays & held).sum()))
             for i in np.flatnonzero(~stays).tolist():
-                verdict = verdicts.get(start - batch.num_rows + i)
+                verdict = verdicts.get(int(number[i]))
                 facts = {"kept_id": verdict["kept_id"], "similarity": verdict["similarity"]} if verdict else {}
                 drop(unit, verdict["reason"] if verdict else EMPTY, batch.slice(i, 1), facts)
         if texts is not None:
             batch = batch.set_column(batch.schema.get_field_index("text"), DOCUMENT.field("text"), texts)
-        yield Kept(batch.filter(pa.array(stays)), heldout[stays], cut_chars, cut_lines)
+        yield Kept(batch.filter(pa.array(stays)), held[stays], cut_chars, cut_lines)
+
+
+def _heldout(sources: Sources, shard: Shard) -> np.ndarray:
+    """Which rows of a shard are held out if they stay: a matter of their text alone."""
+    if not sources.config.heldout_fraction:
+        return np.zeros(sum(batch.num_rows for batch in read_batches(shard.index_url, ["length"])), bool)
+    batches = read_batches(shard.index_url, ["digest"])
+    digests = [digest for batch in batches for digest in batch.column("digest").to_pylist()]
+    heldout = draws(digests, sources.config.seed) < sources.config.heldout_fraction
+    path, _, row = sources.alone.rpartition("#")
+    if path == shard.path:
+        heldout[int(row)] = True
+    return heldout
 
 
 def _cut(
@@ -109,27 +123,30 @@ def drop(unit: Unit, reason: str, row: pa.RecordBatch, facts: dict[str, Any]) ->
     unit.drop(reason, document | facts)
 
 
+def write_heldout(workspace: Workspace, sources: Sources, shard: Shard) -> None:
+    """heldout/ of one shard: a unit of work."""
+    with workspace.unit(f"heldout/{shard.path}") as unit:
+        rows = pa.Table.from_batches([kept.rows for kept in kept_rows(sources, shard)], DOCUMENT)
+        unit.count(rows_in=rows.num_rows, rows_out=rows.num_rows)
+        unit.write_parquet(f"heldout/{shard.path}", rows)
+        unit.note(heldout=rows.num_rows)
+
+
 def heldout_texts(sources: Sources, shards: Sequence[Shard], against: Sequence[Artifact]) -> Iterator[tuple[str, str]]:
-    """Id and text of all held-out documents, of older artifacts too, as they are written."""
-    if sources.config.heldout_fraction:
-        for shard in shards:
-            for kept in kept_rows(sources, shard):
-                held = kept.rows.filter(pa.array(kept.heldout))
-                yield from zip(held.column("id").to_pylist(), held.column("text").to_pylist(), strict=True)
-    for artifact in against:
-        for batch in read_documents(artifact, "heldout/", ["id", "text"]):
-            yield from zip(batch.column("id").to_pylist(), batch.column("text").to_pylist(), strict=True)
+    """Id and text of all held-out documents, as they were written; of older artifacts too."""
+    own = (batch for s in shards for batch in read_batches(join(sources.data, "heldout", s.path), ["id", "text"]))
+    theirs = (batch for artifact in against for batch in read_documents(artifact, "heldout/", ["id", "text"]))
+    for batch in itertools.chain(own, theirs):
+        yield from zip(batch.column("id").to_pylist(), batch.column("text").to_pylist(), strict=True)
 
 
-def write_shard(workspace: Workspace, sources: Sources, shard: Shard, folders: Sequence[Path]) -> None:
-    """train/ and heldout/ of one shard: a unit of work. Memory holds the shard's documents and one held-out block."""
+def write_shard(workspace: Workspace, sources: Sources, folders: Sequence[Path], shard: Shard) -> None:
+    """train/ of one shard: a unit of work. Memory holds the shard's documents and one held-out block."""
     train: list[pa.RecordBatch] = []
-    heldout: list[pa.RecordBatch] = []
     chars = lines = 0
     with workspace.unit(f"docs/{shard.path}") as unit:
         for kept in kept_rows(sources, shard, unit):
             chars, lines = chars + kept.cut_chars, lines + kept.cut_lines
-            heldout.append(kept.rows.filter(pa.array(kept.heldout)))
             train.append(kept.rows.filter(pa.array(~kept.heldout)))
         rows = pa.Table.from_batches(train, DOCUMENT).combine_chunks()
         stays = np.ones(rows.num_rows, bool)
@@ -137,8 +154,7 @@ def write_shard(workspace: Workspace, sources: Sources, shard: Shard, folders: S
             stays[i] = False
             (row,) = rows.slice(i, 1).to_batches()
             drop(unit, near.reason, row, {"kept_id": near.heldout_id, "similarity": near.share})
-        trained, held = rows.filter(pa.array(stays)), pa.Table.from_batches(heldout, DOCUMENT)
-        unit.count(rows_out=trained.num_rows + held.num_rows)
+        trained = rows.filter(pa.array(stays))
+        unit.count(rows_out=trained.num_rows)
         unit.write_parquet(f"train/{shard.path}", trained)
-        unit.write_parquet(f"heldout/{shard.path}", held)
-        unit.note(heldout=held.num_rows, cut_chars=chars, cut_lines=lines)
+        unit.note(cut_chars=chars, cut_lines=lines)
