@@ -1,4 +1,4 @@
-"""The embedder of bench/corpus_parts/decontam.py: multilingual-e5-small in 4 bits, text a line in, vector a line out."""
+"""The embedder of bench/corpus_parts/decontam.py: multilingual-e5-small in 4 bits; a text a line in, a vector out."""
 
 import json
 import sys
