@@ -27,6 +27,12 @@ REFUSALS = re.compile(
     r"|not (?:mentioned|provided|specified|stated|given) in the (?:text|passage|context))"
     "|申し訳(?:ございません|ありません)|お答えできません|わかりません。?$|AIとして|言語モデルとして"
 )
+SELF_IDENTIFICATIONS = re.compile(  # a machine speaks: stricter than IDENTITIES, for pages that may speak of machines
+    r"(?i)\bas an? (?:ai(?: language)? model|ai assistant|large language model|artificial intelligence)[^.\n]{0,20}"
+    r"\b(?:i|my)\b|\bi(?:'m| am) (?:just )?an? (?:ai (?:language model|assistant)|large language model)"
+    "|(?:AI|人工知能|言語モデル)(?:アシスタント)?として、?(?:私|お答え|個人的|感情)"
+    "|私は(?:AI|人工知能|大規模言語モデル)(?:アシスタント|言語モデル)?(?:です|なので|であり|のため)"
+)
 IDENTITIES = re.compile(
     r"(?i)\b(?:smol ?lm\d?|hugging ?face|openai|chat ?gpt|gpt-?[345]|anthropic|claude|gemma|gemini|google deepmind"
     r"|llama[ -]?\d|meta ai|mistral|qwen|alibaba|deepseek)\b|(?:your|helpful) (?:ai|virtual|digital) assistant"

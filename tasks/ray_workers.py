@@ -19,6 +19,7 @@ from tasks.shard_workers import AHEAD, Opener, ShardJob, Workers, do_shard
 from tasks.storage import is_local
 
 RETRIES = 5  # of one shard whose node or process died; a sixth death is the shard's own doing, mostly its memory
+CONNECT_S = 10
 PACKAGES = ("tasks", "model")  # sent to the nodes, so that all of a run is made by one commit
 _ROOT = Path(__file__).resolve().parents[1]
 
@@ -91,12 +92,13 @@ def _connected(ray: Any) -> Iterator[None]:
         return
     address = os.environ.get("RAY_ADDRESS") or "auto"
     try:
+        _answers(address)
         ray.init(
             address=address,
             runtime_env={"py_modules": [str(_ROOT / name) for name in PACKAGES]},
             logging_level="warning",
         )
-    except ConnectionError as error:
+    except OSError as error:  # a ConnectionError too
         raise ConfigError(
             f"RAY_ADDRESS={address!r}: no Ray cluster answers ({error}): runner='ray' uses a cluster that is there and "
             "starts none. Start one (ray start --head --disable-usage-stats; on GKE see docs/operations.md), set "
@@ -106,6 +108,13 @@ def _connected(ray: Any) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _answers(address: str) -> None:
+    """Connect to HOST:PORT and hang up: Ray itself waits for minutes where nobody listens."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), CONNECT_S).close()
 
 
 def _most_running(ray: Any, workers: Workers) -> int:

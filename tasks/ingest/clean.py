@@ -59,7 +59,7 @@ def open_cleaner(workspace: Workspace, config: CleanConfig, pages_url: str) -> I
 
 def extractor_of(config: CleanConfig) -> Extractor:
     """The extractor that a config asks for; not yet started."""
-    return Extractor(config.extract_timeout_s, config.skip_elements, config.main_content)
+    return Extractor(config.extract_timeout_s, config.skip_elements, config.extractor)
 
 
 CLEAN = Stage(
@@ -67,16 +67,23 @@ CLEAN = Stage(
     version="2",
     run=run,
     code=(
+        "tasks.ingest.characters",
         "tasks.ingest.clean",
         "tasks.ingest.decode",
         "tasks.ingest.edits",
         "tasks.ingest.engine",
         "tasks.ingest.extract",
+        "tasks.ingest.extractors",
         "tasks.ingest.filters",
+        "tasks.ingest.gate",
+        "tasks.ingest.hosts",
         "tasks.ingest.language",
         "tasks.ingest.languages",
+        "tasks.ingest.lists",
+        "tasks.ingest.literals",
         "tasks.ingest.steps",
         "tasks.ingest.texts",
+        "tasks.ingest.words",
         "tasks.records",
         "tasks.shards",
     ),

@@ -6,6 +6,7 @@ from pydantic import Field, create_model, field_validator, model_validator
 
 from tasks.config import StageConfig, input_field, operational_field
 from tasks.ingest.edits import EDITS
+from tasks.ingest.extractors import EXTRACTORS
 from tasks.ingest.filters import FILTERS
 from tasks.ingest.languages import LANGUAGES
 from tasks.ingest.sources import SOURCES
@@ -88,7 +89,15 @@ class CleanConfig(StageConfig):
     edits: EditSet = Field(  # pyright: ignore[reportInvalidTypeForm] - made from EDITS
         default=EditSet(), description="What is rewritten in texts, and how; default = nothing."
     )
-    main_content: bool = Field(default=True, description="Leave out navigation, footers and other page furniture.")
+    language_gate: bool = Field(
+        default=False,
+        description="For crawls of all languages: pages whose head shows no Japanese are not extracted (Swallow v1).",
+    )
+    extractor: str = Field(
+        default="resiliparse",
+        description="Engine that finds the text in HTML: one of tasks/ingest/extractors.",
+        json_schema_extra={"enum": list(EXTRACTORS)},
+    )
     skip_elements: tuple[str, ...] = Field(
         default=("nav", ".toc", "#toc", ".navheader", ".navfooter", ".sphinxsidebar", "script", "style"),
         description="CSS selectors of elements whose text is left out (html).",
@@ -129,6 +138,15 @@ class CleanConfig(StageConfig):
         if isinstance(data, dict) and data.get("filters") is None and data.get("language") in LANGUAGES:
             return data | {"filters": dict(LANGUAGES[data["language"]].filters)}
         return data
+
+    @model_validator(mode="after")
+    def _gate_of_the_language(self) -> Self:
+        if self.language_gate and self.language != "ja":
+            raise ValueError(
+                f"language_gate=true with language={self.language!r}: the gate looks for Japanese and would leave all "
+                "pages out. Leave language_gate false."
+            )
+        return self
 
     def semantic(self) -> dict[str, Any]:
         """What is not applied is no part of the identity: a new filter or edit in the registry changes nothing here."""

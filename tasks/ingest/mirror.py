@@ -16,9 +16,16 @@ def run(workspace: Workspace, config: MirrorConfig, inputs: dict[str, Artifact])
     del inputs
     parts = [(source, part) for source in config.sources for part in SOURCES[source.kind].parts(source)]
     workspace.note(
-        licences=[source.licence for source in config.sources],
+        licences=[licence for source in config.sources for licence in source.licences()],
         sources=[
-            {"name": s.name, "kind": s.kind, "licence": s.licence, "attribution": s.attribution} for s in config.sources
+            {
+                "name": s.name,
+                "kind": s.kind,
+                "licence": s.licence,
+                "attribution": s.attribution,
+                "revision": s.revision,
+            }
+            for s in config.sources
         ],
     )
     with track(f"mirror {workspace.name}", len(parts), "parts") as bar:
@@ -68,7 +75,7 @@ def _row(source: SourceConfig, page: Page) -> dict[str, Any]:
         "id": document_id(source.name, page.url, page.content),
         "url": page.url,
         "source": source.name,
-        "licence": source.licence,
+        "licence": page.licence or source.licence,
         "language_hint": source.language_hint,
         "content_type": page.content_type,
         "content": page.content,
@@ -80,5 +87,5 @@ MIRROR = Stage(
     name="mirror",
     version="1",
     run=run,
-    code=("tasks.ingest.mirror", "tasks.ingest.sources", "tasks.records", "tasks.shards"),
+    code=("tasks.ingest.decode", "tasks.ingest.mirror", "tasks.ingest.sources", "tasks.records", "tasks.shards"),
 )

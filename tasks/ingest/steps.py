@@ -16,9 +16,10 @@ from tasks.ingest.config import CleanConfig
 from tasks.ingest.edits.edit import Moment
 from tasks.ingest.edits.revise import revise
 from tasks.ingest.engine import ROW, Batch, Parts, Plan, Reasons
-from tasks.ingest.extract import Extractor
+from tasks.ingest.extract import Extracted, Extractor
 from tasks.ingest.filters.verdicts import columns_of, judge
-from tasks.ingest.language import identify
+from tasks.ingest.gate import passes_gate
+from tasks.ingest.language import identify_all
 from tasks.ingest.languages import LANGUAGES
 from tasks.ingest.languages.pack import without_foreign_lines
 from tasks.ingest.texts import Texts
@@ -33,6 +34,7 @@ def plan_of(config: CleanConfig, extractor: Extractor) -> Plan:
     return Plan(
         steps=(
             partial(of_a_kind, config=config),
+            partial(gated, config=config),
             partial(extracted, extractor=extractor),
             partial(revised, config=config, moment="extracted"),
             partial(normalised, config=config),
@@ -68,15 +70,30 @@ def of_a_kind(batch: Batch, config: CleanConfig) -> tuple[Batch, Reasons]:
     return batch.with_columns({"text": said}), reasons
 
 
+def gated(batch: Batch, config: CleanConfig) -> tuple[Batch, Reasons]:
+    """Drops pages whose head does not look Japanese (`language_gate`), where the config asks for it."""
+    if not config.language_gate:
+        return batch, [None] * len(batch)
+    pages = zip(batch["content"], batch["content_type"], strict=True)
+    return batch, [None if passes_gate(content, kind) else "language_gate" for content, kind in pages]
+
+
 def extracted(batch: Batch, extractor: Extractor) -> tuple[Batch, Reasons]:
     """Content to text, title and encoding. Drops with the extractor's reasons, and the detail as text."""
-    found = [extractor.extract(*page) for page in zip(batch["content"], batch["content_type"], strict=True)]
+    found = [_extract(extractor, *page) for page in zip(batch["content"], batch["content_type"], strict=True)]
     columns = {
         "text": [page.detail if page.reason else page.text for page in found],
         "title": [page.title for page in found],
         "encoding": [page.encoding for page in found],
     }
     return batch.without("content").with_columns(columns), [page.reason or None for page in found]
+
+
+def _extract(extractor: Extractor, content: bytes, content_type: str) -> Extracted:
+    found = extractor.extract(content, content_type)
+    if found.reason != "extract_crash":
+        return found
+    return extractor.extract(content, content_type)  # killed from outside, or by the page: then it dies again
 
 
 def revised(batch: Batch, config: CleanConfig, moment: Moment) -> tuple[Batch, Reasons]:
@@ -98,10 +115,9 @@ def in_the_language(batch: Batch, config: CleanConfig) -> tuple[Batch, Reasons]:
     label = LANGUAGES[config.language].label
     if not label:
         return batch, [None] * len(batch)
-    found = [
-        identify(text, min_kana_fraction=config.min_kana_fraction, min_probability=config.min_language_probability)
-        for text in batch["text"]
-    ]
+    found = identify_all(
+        batch["text"], min_kana_fraction=config.min_kana_fraction, min_probability=config.min_language_probability
+    )
     return batch, [None if language == label else f"language:{language}" for language in found]
 
 

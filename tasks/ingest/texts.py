@@ -147,7 +147,7 @@ class Texts:
     @cached_property
     def kinds(self) -> np.ndarray:
         """For each code point its class and flags; see `is_space` and its neighbours."""
-        return _KIND.take(self.codes)
+        return _KIND.take(self.codes, mode="clip")  # no code point is outside; checking each would cost half the time
 
     @cached_property
     def is_space(self) -> np.ndarray:
@@ -155,17 +155,13 @@ class Texts:
 
     @cached_property
     def is_letter(self) -> np.ndarray:
-        return (self.kinds & _ALPHA) > 0
-
-    @cached_property
-    def documents(self) -> np.ndarray:
-        """The text of each code point."""
-        return np.repeat(np.arange(len(self)), self.lengths)
+        return self.kinds & _ALPHA != 0
 
     @cached_property
     def classes(self) -> np.ndarray:
         """How many characters of each class (HIRAGANA … OTHER) each text has: one row a text."""
-        cells = self.documents * 8 + (self.kinds & _CLASS)
+        cells = np.repeat(np.arange(len(self)) * 8, self.lengths)
+        cells += self.kinds & _CLASS
         return np.bincount(cells, minlength=8 * len(self)).reshape(-1, 8)[:, : OTHER + 1]
 
     @cached_property
@@ -175,7 +171,7 @@ class Texts:
     @cached_property
     def line_breaks(self) -> np.ndarray:
         """Where the line breaks are."""
-        return np.flatnonzero(self.codes == 0x0A)
+        return np.flatnonzero(self.kinds & _NEWLINE != 0)
 
     @cached_property
     def lines(self) -> Spans:
@@ -196,7 +192,7 @@ class Texts:
     @cached_property
     def sentences(self) -> Spans:
         """Runs of text up to and with a terminator, or up to the end of the line, without surrounding spaces."""
-        stops = np.flatnonzero(self.kinds & (_TERMINATOR | _NEWLINE))
+        stops = np.flatnonzero(self.kinds & (_TERMINATOR | _NEWLINE) != 0)
         starts, ends = self._between_stops(stops)
         full = ends > starts
         starts, ends = starts[full], ends[full]
@@ -227,16 +223,21 @@ class Texts:
 
     def string(self, spans: Spans, index: int) -> str:
         """One of the pieces as a string."""
-        document = spans.documents[index]
-        base = self.offsets[document]
-        return self.strings[document][spans.starts[index] - base : spans.ends[index] - base]
+        document = int(spans.documents[index])
+        base = int(self.offsets[document])
+        return self.strings[document][int(spans.starts[index]) - base : int(spans.ends[index]) - base]
 
     def count_at(self, positions: np.ndarray) -> np.ndarray:
         """How many of these places of `codes` lie in each text."""
         return np.diff(np.searchsorted(positions, self.offsets))
 
+    @cached_property
+    def _solid(self) -> np.ndarray:
+        """Where characters are that are no spaces, and one place before and after all texts."""
+        return np.concatenate(([-1], np.flatnonzero(~self.is_space), [len(self.codes)]))
+
     def _document_of(self, starts: np.ndarray) -> np.ndarray:
-        return np.searchsorted(self.offsets, starts, side="right") - 1
+        return np.repeat(np.arange(len(self)), self.count_at(starts))
 
     def _between_stops(self, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Starts and ends of what lies between these places, none of it across two texts; some are empty."""
@@ -250,9 +251,8 @@ class Texts:
         starts, ends = starts[full], ends[full]
         left, right = self.is_space[starts], self.is_space[ends - 1]
         if left.any() or right.any():
-            solid = np.concatenate(([-1], np.flatnonzero(~self.is_space), [len(self.codes)]))
-            starts[left] = solid[np.searchsorted(solid, starts[left])]
-            ends[right] = solid[np.searchsorted(solid, ends[right]) - 1] + 1
+            starts[left] = self._solid[np.searchsorted(self._solid, starts[left])]
+            ends[right] = self._solid[np.searchsorted(self._solid, ends[right]) - 1] + 1
             full = ends > starts
             starts, ends = starts[full], ends[full]
         return Spans(starts, ends, self._document_of(starts), len(self))

@@ -4,13 +4,14 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from tasks.artifact import Workspace
 from tasks.artifact.lease import hold
 from tasks.errors import ConfigError, DataFault, HostFault
-from tasks.ray_workers import _require_shared
+from tasks.ray_workers import _connected, _require_shared
 from tasks.shard_workers import AHEAD, ShardJob, _in_processes
 from tests.tasks.shard_job import ShoutConfig, keys, open_shout, shouted
 
@@ -88,6 +89,14 @@ def test_ray_that_is_not_installed_says_how_to_install_it(tmp_path, monkeypatch)
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ModuleNotFoundError, match=r"\[ray\] extra brings(.|\n)*pip install -e '.\[ray\]'"):
         shouted(tmp_path, config_of(tmp_path, keys(2), runner="ray"))
+
+
+def test_a_cluster_that_is_not_there_is_said(monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    ray = SimpleNamespace(is_initialized=lambda: False, init=lambda **_: pytest.fail("connected to nothing"))
+    said = r"RAY_ADDRESS='127.0.0.1:1': no Ray cluster answers \(.*refused\)"
+    with pytest.raises(ConfigError, match=said), _connected(ray):
+        pytest.fail("there is no cluster")
 
 
 HERE = os.uname().nodename

@@ -4,7 +4,7 @@ import numpy as np
 from pydantic import Field
 
 from tasks.config import StageConfig
-from tasks.ingest.filters.ngrams import Repeats, dense, repeats
+from tasks.ingest.filters.ngrams import count
 from tasks.ingest.filters.rule import Limit
 from tasks.ingest.texts import Texts
 
@@ -38,8 +38,8 @@ def measure(texts: Texts, rules: CharacterNgramRules) -> dict[str, np.ndarray]:
     """
     live = {limit.column for limit in limits(rules)}
     longest = max((n for n in (*TOP, *DUPLICATED) if _column(n) in live), default=0)
-    found = repeats(dense(texts.codes), texts.lengths, longest)
-    return {_column(each.n): _share(each, texts.lengths) for each in found if _column(each.n) in live}
+    counted = enumerate(count(texts.codes, texts.lengths, longest), 2)
+    return {_column(n): _share(n, found, texts.lengths) for n, found in counted if _column(n) in live}
 
 
 def limits(rules: CharacterNgramRules) -> tuple[Limit, ...]:
@@ -52,13 +52,9 @@ def _column(n: int) -> str:
     return f"top_{n}" if n in TOP else f"duplicated_{n}"
 
 
-def _share(found: Repeats, lengths: np.ndarray) -> np.ndarray:
-    occurrences = np.maximum(lengths - found.n + 1, 0)
-    if found.n in TOP:
-        part, whole = np.minimum(occurrences, 1), occurrences  # one that occurs once is the most frequent, too
-        np.maximum.at(part, found.sequences, found.counts)
-    else:
-        part = np.bincount(found.sequences, minlength=len(lengths))
-        extra = np.bincount(found.sequences, weights=found.counts - 1, minlength=len(lengths))
-        whole = occurrences - extra.astype(np.int64)
-    return part / np.maximum(whole, 1)
+def _share(n: int, found: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    top, distinct, extra = found.T
+    occurrences = np.maximum(lengths - n + 1, 0)
+    if n in TOP:  # where nothing repeats, one that occurs once is the most frequent
+        return np.maximum(top, np.minimum(occurrences, 1)) / np.maximum(occurrences, 1)
+    return distinct / np.maximum(occurrences - extra, 1)

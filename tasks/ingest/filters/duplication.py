@@ -7,8 +7,7 @@ from tasks.config import StageConfig
 from tasks.ingest.filters.rule import Limit, share
 from tasks.ingest.texts import Spans, Texts
 
-_MIX = np.uint64(0x9E3779B97F4A7C15)
-_QUARTERS = range(5)
+_MIX = np.array([0x9E3779B97F4A7C15**power % 2**64 for power in range(1, 8)], np.uint64)  # odd numbers, all bits used
 
 
 class DuplicationRules(StageConfig):
@@ -51,25 +50,45 @@ def limits(rules: DuplicationRules) -> tuple[Limit, ...]:
 
 
 def repeats(texts: Texts, spans: Spans) -> np.ndarray:
-    """Which pieces repeat an earlier one of the same text. Exact: the strings of those that look alike are compared."""
+    """Which pieces repeat an earlier one of the same text. Exact: those that look alike are compared in full."""
     again = np.zeros(len(spans), bool)
-    alike = _looks(texts.codes, spans)
-    ordered = np.sort(alike)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    if not len(twice):
-        return again
-    at = np.minimum(np.searchsorted(twice, alike), len(twice) - 1)
-    seen: set[tuple[int, str]] = set()
-    for index in np.flatnonzero(twice[at] == alike).tolist():
-        piece = (int(spans.documents[index]), texts.string(spans, index))
-        again[index] = piece in seen
-        seen.add(piece)
+    order, joined = _alike(texts.codes, spans)
+    former, latter = order[:-1][joined], order[1:][joined]
+    unequal = _unequal(texts.codes, spans, former, latter)
+    again[latter] = True
+    if unequal.any():  # rare: all of a group are compared as strings
+        group = np.cumsum(np.concatenate(([True], ~joined)))
+        doubtful = np.isin(group, group[1:][joined][unequal])
+        seen: set[tuple[int, str]] = set()
+        for index in order[doubtful].tolist():
+            piece = (int(spans.documents[index]), texts.string(spans, index))
+            again[index] = piece in seen
+            seen.add(piece)
     return again
 
 
-def _looks(codes: np.ndarray, spans: Spans) -> np.ndarray:
-    """A number that is equal for equal pieces and rarely for others: text, length and five characters of each."""
-    looks = spans.documents.astype(np.uint64) * _MIX + spans.lengths.astype(np.uint64)
-    for quarter in _QUARTERS:
-        looks = (looks ^ (looks >> np.uint64(29))) * _MIX + codes[spans.starts + (spans.lengths - 1) * quarter // 4]
-    return looks
+def _alike(codes: np.ndarray, spans: Spans) -> tuple[np.ndarray, np.ndarray]:
+    """The pieces, like beside like and in order; and which neighbours are alike: in text, length and five characters.
+
+    Equal pieces are alike; that others are is only rare.
+    """
+    index = np.arange(len(spans))
+    looks = spans.documents.astype(np.uint64) * _MIX[5] + spans.lengths.astype(np.uint64) * _MIX[6]
+    for quarter in range(5):
+        looks += codes[spans.starts + ((spans.lengths - 1) * quarter >> 2)] * _MIX[quarter]
+    shift = np.uint64(max(1, len(spans).bit_length()))
+    packed = np.sort((looks >> shift << shift) | index.astype(np.uint64))  # faster than sorting indices
+    looks = packed >> shift
+    return (packed ^ (looks << shift)).astype(np.int64), looks[1:] == looks[:-1]
+
+
+def _unequal(codes: np.ndarray, spans: Spans, former: np.ndarray, latter: np.ndarray) -> np.ndarray:
+    """Which of these pairs of pieces differ."""
+    lengths = spans.lengths[former]
+    other = (lengths != spans.lengths[latter]) | (spans.documents[former] != spans.documents[latter])
+    lengths = np.where(other, 0, lengths)
+    pair = np.repeat(np.arange(len(former)), lengths)
+    place = np.arange(len(pair)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    differ = codes[spans.starts[former][pair] + place] != codes[spans.starts[latter][pair] + place]
+    other[pair[differ]] = True
+    return other

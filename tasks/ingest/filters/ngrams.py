@@ -4,6 +4,7 @@ An n-gram that occurs again begins with an (n-1)-gram that does, so only places 
 the next, and the number of the repeated (n-1)-gram with one more symbol names an n-gram. The candidates shrink fast.
 """
 
+import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +12,8 @@ from functools import cached_property
 import numpy as np
 
 _PACKED_BITS = 63  # of a signed number
+COMPILE_AFTER = 20_000_000  # symbols of one process: by then numpy has cost as much as loading the compiled code does
+_counted = 0
 
 
 @dataclass(frozen=True)
@@ -28,46 +31,72 @@ class Repeats:
         return np.diff(self.starts, append=len(self.positions))
 
 
+def count(symbols: np.ndarray, lengths: np.ndarray, longest: int) -> np.ndarray:
+    """`ladder` by what is faster for this process: the compiled loop, where numba is installed and there is much to do.
+
+    Both give the same integers, so what is chosen changes nothing but the time.
+    """
+    global _counted
+    _counted += len(symbols)
+    if _counted > COMPILE_AFTER and importlib.util.find_spec("numba"):
+        from tasks.ingest.filters import ngrams_compiled  # three seconds, see COMPILE_AFTER
+
+        return ngrams_compiled.ladder(symbols, lengths, longest)
+    return ladder(symbols, lengths, longest)
+
+
+def ladder(symbols: np.ndarray, lengths: np.ndarray, longest: int) -> np.ndarray:
+    """For n = 2 … longest and each sequence three numbers about the n-grams that occur again, 0 where none does.
+
+    They are: occurrences of the most frequent one, how many different ones, and their occurrences after the first.
+    """
+    found = np.zeros((max(longest - 1, 0), len(lengths), 3), np.int64)
+    for each in repeats(symbols, lengths, longest):
+        top, distinct, extra = found[each.n - 2].T
+        np.maximum.at(top, each.sequences, each.counts)
+        distinct += np.bincount(each.sequences, minlength=len(lengths))
+        extra += np.bincount(each.sequences, each.counts - 1, len(lengths)).astype(np.int64)
+    return found
+
+
 def repeats(symbols: np.ndarray, lengths: np.ndarray, longest: int) -> Iterator[Repeats]:
     """The repeated n-grams for n = 2 … longest.
 
     Args:
-        symbols: small numbers from 0 on, of all sequences one after the other.
+        symbols: numbers from 0 on, of all sequences one after the other; small ones are fastest.
         lengths: symbols of each sequence.
     """
-    sequence = np.repeat(np.arange(len(lengths)), lengths)
+    symbols = symbols.astype(np.int32)
+    sequence = np.repeat(np.arange(len(lengths), dtype=np.int32), lengths)
     width = int(symbols.max(initial=0)) + 1
-    names = sequence * width + symbols  # of the (n-1)-gram at each place
+    names = sequence.astype(np.int64) * width + symbols  # of the (n-1)-gram at each place
     bound = len(lengths) * width
     candidates = np.flatnonzero(sequence[1:] == sequence[:-1])
     for n in range(2, longest + 1):
-        keys = names[candidates] * width + symbols[candidates + n - 1]
-        positions, starts = _equal(keys, bound * width, candidates, len(symbols))
-        found = Repeats(n, positions, starts, sequence[positions[starts]])
-        yield found
-        names = np.zeros(len(symbols) + 1, np.int64)  # 0 = not repeated
+        keys = names[candidates].astype(np.int64)
+        keys *= width
+        keys += symbols[candidates + (n - 1)]
+        positions, first = _equal(keys, bound * width, candidates, len(symbols))
+        starts = np.flatnonzero(first)
+        yield Repeats(n, positions, starts, sequence[positions[starts]])
         bound = len(starts) + 1
-        names[positions] = np.repeat(np.arange(1, bound), found.counts)
+        names = np.zeros(len(symbols) + 1, np.int32)  # 0 = not repeated
+        names[positions] = np.cumsum(first, dtype=np.int32)
         candidates = positions[names[positions + 1] > 0]
 
 
-def dense(codes: np.ndarray) -> np.ndarray:
-    """The same sequence with small numbers from 0 on instead of code points."""
-    seen = np.zeros(int(codes.max(initial=0)) + 1, bool)
-    seen[codes] = True
-    return (np.cumsum(seen) - 1).take(codes)
-
-
 def _equal(keys: np.ndarray, bound: int, positions: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The positions whose key (below `bound`) occurs again, by key and position; and where each key begins."""
+    """The positions whose key (below `bound`) occurs again, by key and position; and which are the first of a key."""
     shift = max(1, (size - 1).bit_length())
-    if (bound - 1).bit_length() + shift <= _PACKED_BITS:  # one sort of numbers is many times faster than one of indices
+    packs = (bound - 1).bit_length() + shift <= _PACKED_BITS
+    if packs:  # one sort of numbers is many times faster than one of indices
         packed = np.sort((keys << shift) | positions)
-        keys, positions = packed >> shift, packed & ((1 << shift) - 1)
+        keys = packed >> shift
     else:
         order = np.lexsort((positions, keys))
-        keys, positions = keys[order], positions[order]
+        keys, packed = keys[order], positions[order]
     same = np.zeros(len(keys) + 1, bool)
-    same[1:-1] = keys[1:] == keys[:-1]
-    first, member = same[1:] & ~same[:-1], same[1:] | same[:-1]
-    return positions[member], np.flatnonzero(first[member])
+    np.equal(keys[1:], keys[:-1], out=same[1:-1])
+    member = same[1:] | same[:-1]
+    positions = packed[member] & ((1 << shift) - 1) if packs else packed[member]
+    return positions, (same[1:] & ~same[:-1])[member]

@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 
 from tasks.config import StageConfig, operational_field
 from tasks.licences import licence
+from tasks.storage import is_local, local_path
 
 PAGE = pa.schema(
     [
@@ -30,13 +31,14 @@ PAGE = pa.schema(
 class SourceConfig(StageConfig):
     """One source of raw pages. It says under which licence its pages are, and whom to name."""
 
-    kind: str = Field(description="Reader: debian, html, warc, jsonl or python_source.")
+    kind: str = Field(description="Reader: one of SOURCES in tasks/ingest/sources.")
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$", description="Name of the source in documents and mixtures.")
     licence: str = Field(min_length=1, description="Licence id of the pages, from the table in tasks/licences.py.")
     attribution: str = Field(min_length=1, description="Whom to name, and where the pages come from.")
     language_hint: str = Field(default="", description="Language the pages are said to be in; blank = unknown.")
     location: str = operational_field(
-        "Directory or file to read (html, warc, jsonl). What it holds is part of the identity, where it is is not.",
+        "Directory, file or URL to read; of huggingface a repository OWNER/NAME. What a local one holds is part of "
+        "the identity, where it is is not; a remote one is where it is, at its revision.",
         default="",
     )
     packages: tuple[str, ...] = Field(default=(), description="Debian packages, NAME or NAME=VERSION (debian).")
@@ -45,17 +47,47 @@ class SourceConfig(StageConfig):
     )
     exclude: tuple[str, ...] = Field(default=(), description="Globs on the path; a page is left out when one matches.")
     max_pages: int = Field(default=0, ge=0, description="At most so many pages of each part (package, file); 0 = all.")
-    text_field: str = Field(default="text", description="Field that holds the text of a line (jsonl).")
+    text_field: str = Field(
+        default="text", description="Field that holds the text of a row (jsonl, parquet, huggingface)."
+    )
+    base_url: str = Field(
+        default="https://data.commoncrawl.org",
+        description="Where the paths of a list or of an index begin (warc, warc_index).",
+    )
+    languages: tuple[str, ...] = Field(
+        default=(), description="Codes as an index writes them (jpn); pages of others are not read (warc_index)."
+    )
+    permitted: tuple[str, ...] = Field(
+        default=(), description="Licence ids that a file may be under; blank = `licence` alone (source_tree)."
+    )
+    pair_fields: tuple[str, str] = Field(
+        default=("ja", "en"), description="Fields, or numbers of columns from 0, of the two sides (parallel)."
+    )
+    pairs_per_page: int = Field(default=1, gt=0, description="Pairs that make one page (parallel).")
     revision: str = Field(
         default="", description="Name of the state of the source; blank = digest of all its bytes, read at every plan."
     )
-    cache_dir: str = operational_field("Where downloaded packages are kept between runs.", default=".cache/debian")
+    cache_dir: str = operational_field(
+        "Where packages (debian) and repositories (documentation, source_tree) are kept between runs.",
+        default=".cache/debian",
+    )
 
     @field_validator("licence")
     @classmethod
     def _is_in_the_table(cls, value: str) -> str:
         licence(value)
         return value
+
+    @field_validator("permitted")
+    @classmethod
+    def _are_in_the_table(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for licence_id in value:
+            licence(licence_id)
+        return value
+
+    def licences(self) -> tuple[str, ...]:
+        """Every licence that a page of this source may be under."""
+        return tuple(dict.fromkeys((self.licence, *self.permitted)))
 
     def takes(self, path: str, include: tuple[str, ...], exclude: tuple[str, ...] = ()) -> bool:
         """Whether a path passes the globs of the config, or those given here where the config has none."""
@@ -71,6 +103,7 @@ class Page:
     content: bytes
     content_type: str
     crawl_time: str = ""
+    licence: str = ""  # where it is another than the source's
 
 
 @dataclass(frozen=True)
@@ -111,12 +144,12 @@ def list_files(config: SourceConfig, default: tuple[str, ...]) -> list[Path]:
             f"source {config.name!r} of kind {config.kind!r} has no location: this kind reads files. "
             "Set its location to a directory or a file."
         )
-    root = Path(config.location).expanduser()
+    root = root_of(config)
     if root.is_file():
         return [root]
     if not root.is_dir():
         raise ValueError(
-            f"source {config.name!r}: location={config.location!r} does not exist (looked at {root.absolute()}): "
+            f"source {config.name!r}: location={config.location!r} does not exist (looked at {root}): "
             "a source that is not there would give an empty corpus. Correct the path, or remove the source."
         )
     found = sorted(
@@ -131,9 +164,14 @@ def list_files(config: SourceConfig, default: tuple[str, ...]) -> list[Path]:
     return found
 
 
+def root_of(config: SourceConfig) -> Path:
+    """The directory or file of a local source."""
+    return local_path(config.location)
+
+
 def relative(config: SourceConfig, path: Path) -> str:
     """The path of a file inside its source, which does not depend on where the source is."""
-    root = Path(config.location).expanduser()
+    root = root_of(config)
     return path.name if root.is_file() else path.relative_to(root).as_posix()
 
 
@@ -155,8 +193,8 @@ def files_state(config: SourceConfig, default: tuple[str, ...]) -> dict[str, Any
 def declared_notice(config: SourceConfig) -> str:
     """The notice of a source that brings no text of its own, plus whatever notice files lie beside its pages."""
     lines = [f"{config.name}: {config.attribution}", f"Licence: {config.licence}", ""]
-    root = Path(config.location).expanduser() if config.location else None
-    if root is not None:
+    if config.location and is_local(config.location):
+        root = root_of(config)
         folder = root if root.is_dir() else root.parent
         for path in sorted(folder.glob("*")):
             if path.is_file() and path.stem.upper() in ("LICENSE", "LICENCE", "COPYING", "NOTICE", "COPYRIGHT"):

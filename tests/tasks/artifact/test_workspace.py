@@ -72,6 +72,29 @@ def test_a_unit_commits_files_counts_and_facts_together(ws: Workspace, tmp_path:
     assert not any(path.is_file() for path in (tmp_path / "work").rglob("*"))
 
 
+def test_of_twins_of_one_unit_the_first_record_stays_and_another_result_replaces_it(ws: Workspace):
+    """A cluster may run a unit twice: a manifest that lists the first record must stay true."""
+
+    def made(content: bytes) -> bytes:
+        with ws.unit("a") as unit:
+            unit.write_bytes("a.bin", content)
+            unit.count(1, 1)
+            unit._began -= content.count(b"x")  # the time it took differs
+        return storage_for(ws.url).read(join(ws.url, "ledger", ledger_path("a")))
+
+    first = made(b"x")
+    with ws.unit("a") as late:
+        late.write_bytes("a.bin", b"x")
+        late.count(1, 1)
+        late._began -= 5
+    assert storage_for(ws.url).read(join(ws.url, "ledger", ledger_path("a"))) == first
+    storage_for(ws.url).remove(join(ws.url, "data/a.bin"))
+    assert ws.unit_record("a") is None
+    assert made(b"x") == first, "the same result again mends the files"
+    assert ws.unit_record("a") is not None
+    assert made(b"xx") != first
+
+
 def half_made(ws: Workspace) -> None:
     with ws.unit("a") as unit:
         unit.open("open.txt").write(b"x")

@@ -4,7 +4,9 @@ Run as a program (`python -m tests.tasks.ingest.corpus STORE PAGES WORKERS`) it 
 that a test can kill it.
 """
 
+import json
 import random
+import resource
 import sys
 from pathlib import Path
 
@@ -21,6 +23,7 @@ SENTENCES = [
     "うまく動かない場合には、記録に残された文を読むと原因を見つけやすくなります。",
     "古い版から移るときの注意は、別の冊子に分けて書いてありますので参照してください。",
 ]
+WORDS = list("山川森海空町村駅店庭橋道寺城港島")
 ENGLISH = (
     "This chapter explains what you should check before you install the system, and why it is worth the time. " * 8
 )
@@ -28,8 +31,7 @@ ENGLISH = (
 
 def japanese(seed: int) -> str:
     rng = random.Random(seed)
-    words = ["山", "川", "森", "海", "空", "町", "村", "駅", "店", "庭", "橋", "道", "寺", "城", "港", "島"]
-    lines = [f"{rng.choice(words)}と{rng.choice(words)}について、{rng.choice(SENTENCES)}" for _ in range(14)]
+    lines = [f"{rng.choice(WORDS)}と{rng.choice(WORDS)}について、{rng.choice(SENTENCES)}" for _ in range(14)]
     return "".join(f"<p>{line}</p>" for line in dict.fromkeys(lines))
 
 
@@ -69,14 +71,14 @@ REASONS = {
 CONFIG = CleanConfig(language="ja", workers=1).with_changes({"filters.character_ngrams": None})
 
 
-def mirror(tmp_path: Path, pages: dict[str, bytes], **fields) -> Artifact:
+def mirror(tmp_path: Path, pages: dict[str, bytes], shard_pages: int = 4, **fields) -> Artifact:
     for name, content in pages.items():
         (tmp_path / "html" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "html" / name).write_bytes(content)
     source = SourceConfig(
         kind="html", name="pages", licence="MIT", attribution="Us", location=str(tmp_path / "html"), **fields
     )
-    return produce(str(tmp_path / "store"), MIRROR, "x", MirrorConfig(sources=(source,), shard_pages=4), {})
+    return produce(str(tmp_path / "store"), MIRROR, "x", MirrorConfig(sources=(source,), shard_pages=shard_pages), {})
 
 
 def clean(store: Path, pages: Artifact, config: CleanConfig = CONFIG) -> Artifact:
@@ -91,7 +93,18 @@ def many(number: int) -> dict[str, bytes]:
     }
 
 
+def wordy(number: int) -> dict[str, bytes]:
+    """So many pages of about 150 KB that are kept."""
+    lines = [f"{a}と{b}について、{sentence}" for a in WORDS for b in WORDS for sentence in SENTENCES]
+    pages = {}
+    for seed in range(number):
+        chosen = random.Random(seed).sample(lines, 1000)
+        pages[f"wordy/{seed:05}.html"] = html("".join(f"<p>{line}</p>" for line in chosen))
+    return pages
+
+
 if __name__ == "__main__":
     store_, pages_, workers_ = sys.argv[1:]
-    print("begin", flush=True)
     clean(store_, open_artifact(pages_), CONFIG.with_changes({"workers": int(workers_)}))
+    peaks = {"self": resource.RUSAGE_SELF, "children": resource.RUSAGE_CHILDREN}
+    print(json.dumps({who: resource.getrusage(number).ru_maxrss * 1024 for who, number in peaks.items()}))

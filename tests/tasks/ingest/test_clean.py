@@ -3,14 +3,18 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zstandard
 
 from tasks.artifact import Artifact, produce
 from tasks.errors import DataFault
 from tasks.ingest.config import CleanConfig, MirrorConfig, SourceConfig
+from tasks.ingest.engine import Batch
+from tasks.ingest.extract import Extracted, Extractor
 from tasks.ingest.filters.verdicts import decide, judge, limits_of
 from tasks.ingest.mirror import MIRROR
+from tasks.ingest.steps import extracted
 from tasks.ingest.texts import Texts
 from tasks.records import DOCUMENT
 from tasks.shards import read_table
@@ -80,6 +84,37 @@ def test_a_page_that_hangs_the_extractor_is_a_reject(tmp_path):
     made = clean(tmp_path / "store", mirror(tmp_path, pages), CONFIG.with_changes({"extract_timeout_s": 2}))
     assert rejected(made) == {"b.html": "extract_timeout"}
     assert made.manifest.counts.out == 2
+
+
+def test_pages_whose_head_shows_no_japanese_are_left_out_where_the_gate_is_asked_for(tmp_path):
+    declared = html(japanese(1)).replace(b"<html>", b'<html lang="ja">')
+    pages = mirror(tmp_path, {"a.html": declared, "b.html": html(japanese(2))})
+    made = clean(tmp_path / "store", pages, CONFIG.with_changes({"language_gate": True}))
+    assert rejected(made) == {"b.html": "language_gate"}
+    assert not rejected(clean(tmp_path / "store", pages))
+
+
+class KilledOnce(Extractor):
+    """An extractor whose child is killed by somebody while it has its first page."""
+
+    killed = False
+
+    def extract(self, content: bytes, content_type: str) -> Extracted:
+        if not self.killed:
+            self.killed = True
+            self._start()
+            assert self._child is not None
+            self._child.kill()
+        return super().extract(content, content_type)
+
+
+def test_a_page_whose_extractor_is_killed_from_outside_is_tried_again():
+    batch = Batch({"row": np.arange(1), "content": [html(japanese(1))], "content_type": ["text/html"]})
+    with KilledOnce(20) as extractor:
+        found, reasons = extracted(batch, extractor)
+        assert extractor.killed
+    assert reasons == [None]
+    assert [line for line in found["text"][0].split("\n") if line] == japanese(1)[3:-4].split("</p><p>")
 
 
 def test_a_moved_threshold_moves_the_documents_with_it(tmp_path):

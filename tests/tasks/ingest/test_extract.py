@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tasks.errors import ConfigError
 from tasks.ingest import extract
 from tasks.ingest.config import CleanConfig
 from tasks.ingest.extract import Extractor, page_text
+from tasks.ingest.extractors import EXTRACTORS
+from tasks.ingest.extractors.engine import Engine
 
 SKIP = CleanConfig(language="ja").skip_elements
 HANGS = ("<div>" * 400_000 + "x").encode()  # quadratic in the depth: minutes
@@ -70,19 +73,68 @@ def test_a_crash_of_the_extractor_is_a_reject_and_the_next_page_is_read():
         assert extractor.extract(html("<p>after</p>"), "text/html").text == "after"
 
 
-def test_the_extractor_may_use_only_so_much_memory(monkeypatch):
-    small = extract._SERVE.replace("serve(", "import tasks.ingest.extract as e; e.MEMORY_BYTES = 600 << 20; serve(")
-    monkeypatch.setattr(extract, "_SERVE", small)
-    with Extractor(timeout_s=60) as extractor:
-        assert extractor.extract(b"<p>" + b"x y " * 40_000_000, "text/html").reason == "extract_crash"
+HUNGRY = b"<p>" + b"<b>x</b>" * 4_000_000  # a tree of some gigabytes
+
+
+@pytest.mark.slow
+def test_a_page_that_eats_memory_is_a_reject_and_the_next_one_is_read():
+    with Extractor(timeout_s=60, memory_bytes=200 << 20) as extractor:
+        found = extractor.extract(HUNGRY, "text/html")
+        assert (found.reason, found.detail) == ("extract_memory", "more than 200 MiB")
         assert extractor.extract(html("<p>after</p>"), "text/html").text == "after"
 
 
-def test_a_line_of_50_mb_passes():
+def test_memory_that_python_cannot_get_is_the_same_reject(monkeypatch):
+    monkeypatch.setattr(extract, "WATCH_S", 60)  # the child itself must notice
+    with Extractor(timeout_s=60, memory_bytes=1 << 20) as extractor:
+        found = extractor.extract(b"x" * 3_000_000, "text/plain")
+        assert (found.reason, found.detail) == ("extract_memory", "more than 1 MiB")
+        assert extractor.extract(html("<p>after</p>"), "text/html").text == "after"
+
+
+def test_a_page_just_below_the_memory_limit_is_read():
+    with Extractor(timeout_s=60, memory_bytes=400 << 20) as extractor:
+        assert len(extractor.extract(b"x" * 3_000_000, "text/plain").text) == 3_000_000
+
+
+def test_a_child_that_a_page_left_large_is_replaced(monkeypatch):
+    monkeypatch.setattr(extract, "KEPT_BYTES", 0)
+    with Extractor(timeout_s=60) as extractor:
+        extractor.extract(b"x" * 3_000_000, "text/plain")
+        assert extractor._child is None
+        assert extractor.extract(b"next", "text/plain").text == "next"
+
+
+@pytest.mark.parametrize("engine", EXTRACTORS)
+def test_every_engine_finds_the_article_and_the_title(engine):
+    body = f"<nav>menu menu</nav><article><h1>見出し</h1><p>{'本文の段落です。' * 30}</p></article>"
+    found = page_text(html(body), "text/html; charset=utf-8", SKIP, engine)
+    assert "本文の段落です。" * 30 in found.text
+    assert "menu" not in found.text
+    assert (found.title, found.encoding) == ("題名", "utf-8")
+
+
+def test_an_unknown_engine_names_those_there_are():
+    with pytest.raises(ConfigError, match="is not one of resiliparse, resiliparse-all, trafilatura"):
+        Extractor(timeout_s=1, engine="magic")
+
+
+def test_an_engine_whose_package_is_absent_says_how_to_install_it():
+    with pytest.raises(ConfigError, match=r"\[corpus\] extra.*pip install"):
+        Engine(lambda html, skip: ("", ""), "no_such_package", "corpus").check()
+
+
+def test_a_declared_xml_encoding_does_not_stop_trafilatura():
+    page = b'<?xml version="1.0" encoding="utf-8"?>' + html(f"<article><p>{'long enough text. ' * 30}</p></article>")
+    assert "long enough" in page_text(page, "application/xhtml+xml", (), "trafilatura").text
+
+
+@pytest.mark.parametrize("size", [1_000_000, pytest.param(17_000_000, marks=pytest.mark.slow)])
+def test_a_line_of_3_or_50_mb_passes(size):
     with Extractor(timeout_s=120) as extractor:
-        found = extractor.extract(b"<p>" + "あ".encode() * 17_000_000, "text/html")
+        found = extractor.extract(b"<p>" + "あ".encode() * size, "text/html")
     assert found.reason == ""
-    assert len(found.text) == 17_000_000
+    assert len(found.text) == size
 
 
 def test_lone_surrogates_and_null_characters_come_through_the_pipe():

@@ -31,6 +31,7 @@ LOOSE = {  # thresholds that short texts can be on either side of; nothing switc
         ("max_lines", "max_line_chars", "max_sentences", "max_sentence_chars", "max_blocks", "max_block_chars"), 0.4
     ),
     "python_source": {"min_code_nodes": 1},
+    "garbled": {"max_lost_fraction": 0.1, "max_mojibake_fraction": 0.1},
 }
 SENTENCE = "今日は天気が良いので散歩に行きました。"
 
@@ -122,6 +123,12 @@ class TestDuplication:
     def test_blank_lines_and_indentation_do_not_count(self):
         assert verdict("duplication", "a\n\n\n\n\n b\n\n", **self.OFF | {"max_lines": 0.0}) is None
         assert verdict("duplication", "a\n   a", **self.OFF | {"max_lines": 0.0}) == "duplicate_lines"
+
+    def test_lines_that_only_look_alike_are_no_copies(self):
+        lines = ["0123456789abcdef", "01x3456789abcdef", "01y3456789abcdef", "01x3456789abcdef"]  # same at five places
+        rules = FILTERS["duplication"].rules(**self.OFF | {"max_lines": 0.3})
+        found = verdicts.judge(Texts(["\n".join(lines), "\n".join(lines[:3] * 2), lines[0]]), {"duplication": rules})
+        assert found.columns["duplication.lines"].tolist() == [0.25, 0.5, 0.0]
 
     def test_one_switches_a_rule_off(self):
         assert verdict("duplication", "a\n" * 50, **self.OFF) is None
@@ -244,7 +251,7 @@ class TestEveryFilter:
         assert set(columns) == {limit.column for limit in FILTERS[name].limits(rules)}
         assert all(len(values) == 2 for values in columns.values())
         for limit in FILTERS[name].limits(rules):
-            assert re.fullmatch(r"[a-z0-9_]+", limit.reason)
+            assert re.fullmatch(r"[a-z0-9_:-]+", limit.reason)
 
     def test_every_threshold_says_what_it_is_and_where_it_comes_from(self, name):
         for field in FILTERS[name].rules.model_fields.values():

@@ -56,7 +56,9 @@ class TestDeclaration:
             SourceConfig(kind="html", name="x", licence="Whatever-1.0", attribution="someone")
 
     def test_an_unknown_kind_names_those_there_are(self):
-        with pytest.raises(ValueError, match=r"kind='ftp' is not one of debian, html, warc, jsonl, python_source"):
+        with pytest.raises(
+            ValueError, match=r"kind='ftp' is not one of debian, html, warc, warc_index, jsonl, parquet, "
+        ):
             MirrorConfig(sources=(source("ftp"),))
 
     def test_two_sources_of_one_name_are_refused(self):

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tests.tasks.ingest.filters.oracle_lists import ORACLE_OF_LISTS
+
 HIRAGANA, KATAKANA, KANJI, TOTEN, KUTEN = range(5)
 Answer = tuple[dict[str, float], list[tuple[str, bool]]]
 
@@ -266,6 +268,7 @@ ORACLE: dict[str, Callable[[str, Any], Answer]] = {
     "character_ngrams": character_ngrams,
     "word_ngrams": word_ngrams,
     "python_source": python_source,
+    **ORACLE_OF_LISTS,
 }
 
 

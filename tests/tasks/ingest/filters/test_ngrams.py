@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.ingest.filters import ngrams
-from tasks.ingest.filters.ngrams import dense, repeats
+from tasks.ingest.filters.ngrams import repeats
+from tasks.ingest.texts import Texts
 
 SEQUENCES = st.lists(st.lists(st.integers(0, 3), max_size=40), max_size=5)
 
@@ -24,16 +25,19 @@ def slow(sequences: list[list[int]], n: int) -> list[tuple[int, list[int]]]:
     return sorted((number, places) for (number, _), places in found.items() if len(places) > 1)
 
 
+def batch(sequences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    flat = [symbol for sequence in sequences for symbol in sequence]
+    return np.array(flat, np.int64), np.array(list(map(len, sequences)), np.int64)
+
+
 def fast(sequences: list[list[int]], longest: int) -> list[list[tuple[int, list[int]]]]:
-    flat = np.array([symbol for sequence in sequences for symbol in sequence], np.int64)
-    lengths = np.array([len(sequence) for sequence in sequences], np.int64)
     return [
         sorted(
             zip(each.sequences.tolist(), map(np.ndarray.tolist, np.split(each.positions, each.starts[1:])), strict=True)
         )
         if len(each.starts)
         else []
-        for each in repeats(flat, lengths, longest)
+        for each in repeats(*batch(sequences), longest)
     ]
 
 
@@ -58,7 +62,36 @@ def test_the_first_place_comes_first_and_sequences_stay_in_order():
     assert two.counts.tolist() == [2, 2]
 
 
-def test_dense_numbers_keep_equality():
-    codes = np.array([0x20000, 5, 0x20000, 7], np.uint32)
-    assert dense(codes).tolist() == [2, 0, 2, 1]
-    assert dense(codes[:0]).tolist() == []
+@given(SEQUENCES, st.integers(1, 11))
+@settings(max_examples=60, deadline=None)
+def test_the_ladder_counts_what_repeats(sequences, longest):
+    flat, lengths = batch(sequences)
+    found = ngrams.ladder(flat, lengths, longest)
+    assert found.shape == (longest - 1, len(sequences), 3)
+    for n in range(2, longest + 1):
+        for number in range(len(sequences)):
+            counts = [len(places) for owner, places in slow(sequences, n) if owner == number]
+            expected = [max(counts, default=0), len(counts), sum(counts) - len(counts)]
+            assert found[n - 2, number].tolist() == expected
+
+
+@given(st.lists(st.one_of(st.text(alphabet="あいう𠀋", max_size=60), st.text(max_size=60)), max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_compiled_and_numpy_count_the_same(strings):
+    compiled = pytest.importorskip("tasks.ingest.filters.ngrams_compiled", reason="numba is not installed")
+    texts = Texts(strings)
+    expected = ngrams.ladder(texts.codes, texts.lengths, 10)
+    assert compiled.ladder(texts.codes, texts.lengths, 10).tolist() == expected.tolist()
+
+
+def test_the_compiled_loop_is_used_where_there_is_much_to_do(monkeypatch):
+    compiled = pytest.importorskip("tasks.ingest.filters.ngrams_compiled", reason="numba is not installed")
+    asked: list[int] = []
+    ladder = compiled.ladder
+    monkeypatch.setattr(compiled, "ladder", lambda *given: asked.append(given[2]) or ladder(*given))
+    monkeypatch.setattr(ngrams, "_counted", 0)
+    monkeypatch.setattr(ngrams, "COMPILE_AFTER", 8)
+    texts = Texts(["ああああ"])
+    first, second, third = (ngrams.count(texts.codes, texts.lengths, 4).tolist() for _ in range(3))
+    assert first == second == third == [[[3, 1, 2]], [[2, 1, 1]], [[0, 0, 0]]]
+    assert asked == [4]
