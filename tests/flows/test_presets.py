@@ -30,8 +30,8 @@ def test_every_preset_becomes_a_graph(flow, preset):
 def test_every_flow_has_a_tiny_preset_and_the_published_ones_exist():
     assert all("tiny" in spec.presets for spec in FLOWS.values())
     assert set(FLOWS) == {
-        "ingest", "classify", "synth", "pack", "pretrain", "cpt", "distill", "instruct", "sft", "eval", "release", "preflight",
-        "factory",
+        "ingest", "classify", "synth", "pack", "pretrain", "cpt", "distill", "instruct", "sft", "eval", "release",
+        "preflight", "factory",
     }  # fmt: skip
     assert {(f, p) for f, p in BIG} == {(f, p) for f in ("cpt", "sft") for p in ("2b", "9b", "27b")}
     assert "nightly" in FLOWS["eval"].presets
