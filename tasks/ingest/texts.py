@@ -160,9 +160,13 @@ class Texts:
     @cached_property
     def classes(self) -> np.ndarray:
         """How many characters of each class (HIRAGANA … OTHER) each text has: one row a text."""
-        cells = np.repeat(np.arange(len(self)) * 8, self.lengths)
-        cells += self.kinds & _CLASS
-        return np.bincount(cells, minlength=8 * len(self)).reshape(-1, 8)[:, : OTHER + 1]
+        counts = np.zeros((len(self), OTHER + 1), np.int64)
+        full = np.flatnonzero(self.lengths)  # between two equal places `reduceat` would count one character
+        classes = self.kinds & _CLASS
+        for name in JAPANESE if len(full) else ():
+            counts[full, name] = np.add.reduceat((classes == name).view(np.uint8), self.offsets[full], dtype=np.int32)
+        counts[:, OTHER] = self.lengths - counts.sum(axis=1)
+        return counts
 
     @cached_property
     def japanese_letters(self) -> np.ndarray:
