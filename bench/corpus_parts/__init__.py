@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
-from bench.corpus_parts import filters, pii, words
+from bench.corpus_parts import extract, filters, pii, words
 from bench.corpus_parts.part import Options, Part
 
 PARTS: dict[str, Callable[[Options], Part]] = {
     "filters": filters.run,
     "words": words.run,
     "pii": pii.run,
+    "extract": extract.run,
 }

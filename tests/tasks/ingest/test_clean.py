@@ -93,7 +93,7 @@ def test_a_page_that_hangs_the_extractor_is_a_reject(tmp_path):
 
 def test_pages_whose_head_shows_no_japanese_are_left_out_where_the_gate_is_asked_for(tmp_path):
     declared = html(japanese(1)).replace(b"<html>", b'<html lang="ja">')
-    pages = mirror(tmp_path, {"a.html": declared, "b.html": html(japanese(2))})
+    pages = mirror(tmp_path, {"a.html": declared, "b.html": html(japanese(2).replace("の", "ノ"))})
     made = clean(tmp_path / "store", pages, CONFIG.with_changes({"language_gate": True}))
     assert rejected(made) == {"b.html": "language_gate"}
     assert not rejected(clean(tmp_path / "store", pages))
