@@ -57,7 +57,8 @@ def each_shard(workspace: Workspace, job: ShardJob, workers: Workers) -> None:
         ConfigError: the cluster is not there, or its nodes cannot see the store.
         ModuleNotFoundError: runner="ray" without Ray.
     """
-    todo = [key for key in job.shards if workspace.unit_record(key) is None]
+    done = workspace.finished(job.shards)
+    todo = [key for key in job.shards if key not in done]
     todo.sort(key=lambda key: (-job.shards[key], key))
     with track(job.label, sum(job.shards.values()), job.rows) as bar:
         bar.resume(sum(job.shards.values()) - sum(job.shards[key] for key in todo))

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -93,6 +94,19 @@ def test_of_twins_of_one_unit_the_first_record_stays_and_another_result_replaces
     assert made(b"x") == first, "the same result again mends the files"
     assert ws.unit_record("a") is not None
     assert made(b"xx") != first
+
+
+def test_many_units_are_asked_for_at_once_with_the_answers_of_one_by_one(ws: Workspace):
+    for key in ("a", "b", "c"):
+        with ws.unit(key) as unit:
+            unit.write_bytes(f"{key}.bin", key.encode())
+            unit.count(1, 1)
+    storage_for(ws.url).remove(join(ws.url, "data/b.bin"))
+    assert ws.finished(["a", "b", "d"]) == {"a"}
+    assert [key for key in "abcd" if ws.unit_record(key)] == ["a", "c"]
+    late = Workspace(ws.url, ws.name, ws.scratch, replace(ws.ticket, token=ws.ticket.token + 1), ws.code_digest)
+    assert late.finished(["a", "d"]) == {"a"}
+    assert late.asked() == {ledger_path("a")}, "a later run goes on from it, and from no other"
 
 
 def half_made(ws: Workspace) -> None:
