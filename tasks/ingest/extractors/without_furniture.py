@@ -30,27 +30,24 @@ NAMES = re.compile(
 )
 _CLASS = re.compile(r"class=[\"']?([^\"'<>]{1,300})")  # lower case, as nearly all write it: faster
 _ID = re.compile(r"id=[\"']?([^\"'<>]{1,100})")
-_BOXES = (
-    "div",
-    "ul",
-    "ol",
-    "dl",
-    "section",
-    "table",
-    "td",
-    "p",
-)  # an id on a heading or an anchor is a place to jump to
+# An id counts on these only: on a heading or an anchor it is a place to jump to.
+_BOXES = ("div", "ul", "ol", "dl", "section", "table", "td", "p")
 _NOT_BOXES = ":not(html):not(body):not(main):not(article)"
 _ROLE = re.compile(r"role=[\"']?(\w+)")
-# One link, and what may stand between two links of a menu: marks, and tags that begin no heading, paragraph, code or
-# table cell. Every repetition is possessive, so that a failure costs no more than the search did.
-_ONE = r"<[aA](?=[\s>])[^<>]*+>[^<]*+(?:<(?!/?[aA][\s>])[^<>]*+>[^<]*+){0,30}+</[aA]\s*+>"
 _GAP = (
     r"(?:[\s|｜/／»›>＞·•\-–—:\[]|&(?:nbsp|gt|raquo|middot|bull|ndash|#\d{1,5});|"
     r"<(?!(?i:h[1-6]|pre|p|article|main|td|/?a)[\s>])[^<>]{0,500}+>){0,200}+"
 )
-_LINK = re.compile(_ONE)
-_RUN = re.compile(f"{_ONE}(?:{_GAP}{_ONE}){{{MIN_RUN - 1},}}+")
+
+
+def _patterns(a: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """A run of links, and one link. Between two links of a menu are marks, and tags that begin no heading, paragraph,
+    code or table cell. Every repetition is possessive, so that a failure costs no more than the search did."""
+    link = rf"<{a}(?=[\s>])[^<>]*+>[^<]*+(?:<(?!/?{a}[\s>])[^<>]*+>[^<]*+){{0,30}}+</{a}\s*+>"
+    return re.compile(rf"{link}(?:{_GAP}{link}){{{MIN_RUN - 1},}}+"), re.compile(link)
+
+
+_SMALL, _ANY = _patterns("a"), _patterns("[aA]")  # a literal is searched for faster
 _TAG = re.compile(r"<[^<>]*>")
 
 
@@ -70,7 +67,8 @@ def named(html: str) -> list[str]:
 
 def without_link_runs(html: str) -> str:
     """The page without links that follow each other, MIN_RUN or more, with nothing but marks and tags between them."""
-    return _RUN.sub(lambda run: _LINK.sub("", run[0]) if _is_menu(run[0]) else run[0], html)
+    run, link = _ANY if "<A" in html else _SMALL
+    return run.sub(lambda found: link.sub("", found[0]) if _is_menu(found[0]) else found[0], html)
 
 
 def _is_menu(run: str) -> bool:
