@@ -68,14 +68,17 @@ def _entries(corpus: Corpus, exact: Records) -> Records:
 
 def _stars(entries: np.ndarray, corpus: Corpus) -> np.ndarray:
     """A link of each document to the first of its bucket."""
-    some = entries[repeated(entries["key"])]
-    some = some[np.lexsort((some["doc"], some["key"]))]
-    begins = np.ones(len(some), bool)
-    begins[1:] = some["key"][1:] != some["key"][:-1]
-    first = some["doc"][np.maximum.accumulate(np.where(begins, np.arange(len(some)), 0))]
-    links = ~begins & ~corpus.is_old(first)  # new documents have the lower numbers: an old first is of old ones alone
+    keys = np.ascontiguousarray(entries["key"])
+    some = repeated(keys)
+    keys, docs = keys[some], entries["doc"][some]
+    order = np.argsort(keys)
+    keys, docs = keys[order], docs[order]
+    begins = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if len(keys) else np.zeros(0, np.int64)
+    sizes = np.diff(np.append(begins, len(keys)))
+    first = np.repeat(np.minimum.reduceat(docs, begins), sizes) if len(keys) else docs
+    links = (docs != first) & ~corpus.is_old(first)  # new documents have the lower numbers: an old first is of old ones
     found = np.empty(int(links.sum()), _EDGE)
-    found["left"], found["right"] = first[links], some["doc"][links]
+    found["left"], found["right"] = first[links], docs[links]
     return found
 
 
@@ -89,7 +92,7 @@ def components(edges: Records, corpus: Corpus) -> Crowd:
     rows = max(1 << 10, memory // (4 * _NODE_BYTES))
     nodes = np.zeros(0, np.int64)
     for chunk in edges.chunks(rows):
-        nodes = np.union1d(nodes, np.concatenate((chunk["left"], chunk["right"])))
+        nodes = _distinct(np.concatenate((nodes, _distinct(chunk["left"]), _distinct(chunk["right"]))))
         if len(nodes) * _NODE_BYTES > memory:
             raise DataFault(
                 f"memory_bytes={memory:,} cannot hold the components of {len(nodes):,} or more documents that share a "
@@ -104,3 +107,11 @@ def components(edges: Records, corpus: Corpus) -> Crowd:
         graph = coo_matrix((np.ones(len(left), bool), (left, right)), shape=(size, size))
         labels = connected_components(graph, directed=False)[1][labels]
     return Crowd(nodes, labels, len(edges))
+
+
+def _distinct(values: np.ndarray) -> np.ndarray:
+    """Sorted, each once: `np.unique` hashes instead, which takes several times as long here."""
+    ordered = np.sort(values)
+    fresh = np.ones(len(ordered), bool)
+    fresh[1:] = ordered[1:] != ordered[:-1]
+    return ordered[fresh]

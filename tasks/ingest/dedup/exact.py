@@ -55,8 +55,10 @@ def repeated(hashes: np.ndarray) -> np.ndarray:
     """
     ordered = np.sort(hashes)
     found = ordered[1:][ordered[1:] == ordered[:-1]]
-    bits = max(10, int(len(found) * 16).bit_length())
-    mask = np.uint64((1 << min(bits, 27)) - 1)
-    table = np.zeros(int(mask) + 1, bool)
-    table[(found & mask).astype(np.int64)] = True
-    return np.flatnonzero(table[(hashes & mask).astype(np.int64)])
+    if not len(found):
+        return np.zeros(0, np.int64)
+    bits = min(max(10, (len(found) * 16).bit_length()), 27)
+    mask = np.uint64((1 << bits) - 1)
+    table = np.zeros(1 << bits, bool)
+    table[(found & mask).view(np.int64)] = True
+    return np.flatnonzero(table[(hashes & mask).view(np.int64)])

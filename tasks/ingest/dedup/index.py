@@ -8,7 +8,6 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +18,7 @@ from tasks.ingest.comparable import comparables
 from tasks.ingest.dedup.config import DedupConfig
 from tasks.ingest.shingles import SKETCH, SKETCH_BATCH, band_keys, flat_shingles, text_digest
 from tasks.shards import read_batches
+from tasks.storage import join
 
 ROW_BITS = 32
 _HEX_ID = re.compile(r"[0-9a-f]{16}")
@@ -90,6 +90,11 @@ def _fixed(keys: np.ndarray, valid: np.ndarray) -> pa.Array:
     bits = pa.py_buffer(np.packbits(valid, bitorder="little").tobytes())
     data = pa.py_buffer(np.ascontiguousarray(keys).tobytes())
     return pa.Array.from_buffers(pa.binary(8 * keys.shape[1]), len(keys), [bits, data])
+
+
+def new_shard(url: str, docs_url: str, name: str, number: int = 0) -> Shard:
+    """A shard of the documents that the artifact at `url` is made of."""
+    return Shard(number, name, join(url, "data", "index", name), (join(docs_url, name),))
 
 
 def old_shards(artifact: Artifact, config: DedupConfig, first_number: int) -> list[Shard]:
@@ -208,8 +213,3 @@ def texts_of(shard: Shard, docs: np.ndarray, ids: list[str] | None = None) -> It
             for start in range(0, len(rows), SKETCH_BATCH):
                 some = batch.column("text").take(pa.array(rows[start : start + SKETCH_BATCH]))
                 yield found[start : start + SKETCH_BATCH], comparables(some.to_pylist())
-
-
-def scratch_of(folder: Path, name: str) -> Path:
-    """Where one step keeps its files."""
-    return folder / "dedup" / name

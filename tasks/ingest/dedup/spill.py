@@ -38,8 +38,8 @@ class Records:
 
     def add(self, records: np.ndarray, parts: np.ndarray | int = 0) -> None:
         """Add records, each to its part (or all to one)."""
-        if isinstance(parts, int):
-            self._add(parts, records)
+        if isinstance(parts, int) or not parts.any():
+            self._add(parts if isinstance(parts, int) else 0, records)
         else:
             order = np.argsort(parts.astype(np.uint16), kind="stable")
             ordered = records[order]
@@ -61,7 +61,7 @@ class Records:
         for part, arrays in self._waiting.items():
             with self._path(part).open("ab") as file:
                 for records in arrays:
-                    file.write(records.tobytes())
+                    records.tofile(file)
         self._waiting, self._waiting_bytes = {}, 0
 
     def __len__(self) -> int:

@@ -18,13 +18,13 @@ from tasks.ingest.dedup.config import DedupConfig
 from tasks.ingest.dedup.corpus import Corpus
 from tasks.ingest.dedup.decide import decide, verdicts
 from tasks.ingest.dedup.heldout import draws, save_blocks
-from tasks.ingest.dedup.index import ROW_BITS, Shard, old_shards, read_index, sketch, texts_of
+from tasks.ingest.dedup.index import ROW_BITS, Shard, new_shard, old_shards, read_index, sketch, texts_of
 from tasks.ingest.dedup.lines import repeated_lines
 from tasks.ingest.dedup.recall import measure_recall
 from tasks.ingest.dedup.report import Losses, figures, guard, largest_component
 from tasks.ingest.dedup.write import Sources, heldout_texts, write_heldout, write_shard
 from tasks.ingest.shingles import SKETCH
-from tasks.shard_workers import ShardJob, Work, Workers, each_shard
+from tasks.shard_workers import Opener, ShardJob, Work, Workers, each_shard
 from tasks.storage import join
 
 _SAMPLE_CHARS = (200, 20_000)  # documents of such a length are taken to measure recall
@@ -38,34 +38,31 @@ def run(workspace: Workspace, config: DedupConfig, inputs: dict[str, Artifact]) 
     Raises:
         DataFault: a source loses more than its share; an old artifact's sketches are of another kind.
     """
-    docs = inputs["docs"]
-    scratch = workspace.scratch / "dedup"
-    entries = docs.files("docs/")
-    workspace.expect_units(3 * len(entries) + 1 + bool(config.lines))
-    new = [_shard(workspace, docs, i, entry.path) for i, entry in enumerate(entries)]
-    rows = [entry.rows or 0 for entry in entries]
-    label = f"dedup {workspace.name}"
-    by_key = {f"sketch/{shard.path}": shard for shard in new}
-    sketching = partial(open_sketching, workspace, config, by_key)
+    entries, docs_url = inputs["docs"].files("docs/"), inputs["docs"].file_url("docs")
+    rows = {entry.path.removeprefix("docs/"): entry.rows or 0 for entry in entries}
+    scratch, here = workspace.scratch / "dedup", Workers(config.workers)  # here: where scratch is
+    workspace.expect_units(3 * len(rows) + 1 + bool(config.lines))
+
+    def job(kind: str, label: str, opener: Opener) -> ShardJob:
+        keys = {f"{kind}/{name}": count for name, count in rows.items()}
+        return ShardJob(f"dedup {workspace.name}: {label}", keys, opener)
+
     workers = Workers(config.workers, config.runner, config.shared_disk)
-    each_shard(workspace, ShardJob(f"{label}: sketches", dict(zip(by_key, rows, strict=True)), sketching), workers)
-    old: list[Shard] = []
+    each_shard(workspace, job("sketch", "sketches", partial(open_sketching, workspace, config, docs_url)), workers)
+    new = [new_shard(workspace.url, docs_url, name, number) for number, name in enumerate(rows)]
     against = [inputs[role] for role in sorted(inputs, key=_number) if role.startswith("against.")]
+    old: list[Shard] = []
     for artifact in against:
         old += old_shards(artifact, config, len(new) + len(old))
     corpus = Corpus.of(new, old, config, scratch)
-    alone = _decide(workspace, corpus)
+    sources = Sources.of(workspace, config, _decide(workspace, corpus))
     if config.lines:
         _lines(workspace, corpus)
-    sources = Sources.of(workspace, config, alone)
-    here = Workers(config.workers)  # where the held-out text is
-    by_key = {f"heldout/{shard.path}": shard for shard in new}
-    holding = partial(open_writing, partial(write_heldout, workspace, sources), by_key)
-    each_shard(workspace, ShardJob(f"{label}: held out", dict(zip(by_key, rows, strict=True)), holding), here)
+    holding = partial(open_writing, partial(write_heldout, workspace, sources), workspace.url, docs_url)
+    each_shard(workspace, job("heldout", "held out", holding), here)
     folders = save_blocks(heldout_texts(sources, new, against), scratch / "heldout", corpus.worker_config)
-    by_key = {f"docs/{shard.path}": shard for shard in new}
-    writing = partial(open_writing, partial(write_shard, workspace, sources, folders), by_key)
-    each_shard(workspace, ShardJob(f"{label}: write", dict(zip(by_key, rows, strict=True)), writing), here)
+    writing = partial(open_writing, partial(write_shard, workspace, sources, folders), workspace.url, docs_url)
+    each_shard(workspace, job("docs", "write", writing), here)
     facts = [record.facts for record in workspace.units()]
     workspace.note(
         sketch=SKETCH,
@@ -80,27 +77,22 @@ def _number(role: str) -> int:
     return int(role.partition(".")[2] or 0)
 
 
-def _shard(workspace: Workspace, docs: Artifact, number: int, path: str) -> Shard:
-    name = path.removeprefix("docs/")
-    return Shard(number, name, join(workspace.url, "data", "index", name), (docs.file_url(path),))
-
-
 @contextmanager
-def open_sketching(workspace: Workspace, config: DedupConfig, shards: dict[str, Shard]) -> Iterator[Work]:
+def open_sketching(workspace: Workspace, config: DedupConfig, docs_url: str) -> Iterator[Work]:
     """Make the index of a shard: a unit of work."""
 
     def work(key: str) -> None:
-        shard = shards[key]
+        name = key.removeprefix("sketch/")
         with workspace.unit(key) as unit:
-            unit.write_parquet(f"index/{shard.path}", sketch(shard.text_urls[0], config))
+            unit.write_parquet(f"index/{name}", sketch(join(docs_url, name), config))
 
     yield work
 
 
 @contextmanager
-def open_writing(write: Callable[[Shard], None], shards: dict[str, Shard]) -> Iterator[Work]:
+def open_writing(write: Callable[[Shard], None], url: str, docs_url: str) -> Iterator[Work]:
     """Write the documents of a shard: a unit of work."""
-    yield lambda key: write(shards[key])
+    yield lambda key: write(new_shard(url, docs_url, key.partition("/")[2]))
 
 
 def _decide(workspace: Workspace, corpus: Corpus) -> str:
