@@ -68,8 +68,8 @@ class Filter:
 
 
 def _mark(hashes: np.ndarray) -> np.ndarray:
-    """A byte of 1 to 254; slots are named by the highest bits, so these are the ones below."""
-    return ((hashes >> np.uint64(29)).astype(np.uint8) % np.uint8(254)) + np.uint8(1)
+    """A byte of 1 to 128; slots are named by the highest bits, so these are some below."""
+    return ((hashes >> np.uint64(29)).astype(np.uint8) & np.uint8(127)) + np.uint8(1)
 
 
 class Lookup:

@@ -1,9 +1,11 @@
 """Funnels and mixtures: the numbers are the manifests' and add up."""
 
+import pyarrow as pa
 import pytest
 
 from tasks.report.corpus import funnels, language_name, mixtures
 from tasks.report.lineage import trace
+from tests.tasks.artifacts import artifact
 
 
 def test_clean_and_dedup_of_a_corpus_are_one_funnel(factory_inputs):
@@ -44,3 +46,21 @@ def test_mixtures_hold_their_sources_in_order_and_shares_that_sum_to_one(factory
 def test_an_unknown_language_keeps_its_code():
     assert language_name("ja") == "Japanese"
     assert language_name("tlh") == "tlh"
+
+
+def test_decontaminate_ends_the_funnel_of_its_own_corpus_and_not_of_what_it_was_compared_with(tmp_path):
+    rows = pa.table({"id": ["1", "2"]})
+
+    def made(stage, name, **parents):
+        return artifact(tmp_path, stage, name, {f"{name}.parquet": rows}, parents=parents, drops={"gone": 1})
+
+    own, other = (made("dedup", name, docs=made("clean", name)) for name in ("own", "other"))
+    cleared = made("decontaminate", "own", docs=own, **{"heldout.0": other})
+    synthetic = made("decontaminate", "synth", docs=made("synth", "qa"), **{"heldout.0": cleared})
+    titles = {funnel.title for funnel in funnels(trace({"data": synthetic}))}
+    assert titles == {
+        "clean/own → dedup/own → decontaminate/own",
+        "clean/other → dedup/other",
+        "synth/qa",
+        "decontaminate/synth",
+    }
