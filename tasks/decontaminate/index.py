@@ -18,6 +18,8 @@ from tasks.decontaminate.units import Kind, Units, characters, equal_windows, ra
 SLOTS_A_KEY = 8  # one window of about a hundred passes the first look-up by chance
 MAX_SLOTS_LOG2 = 27
 SHARED = 255  # a slot with several keys
+MAX_REPEATS = 64  # of one window in one text
+BLOCK_PAIRS = 1 << 16  # windows that are compared letter by letter at a time
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,8 @@ class Filter:
 
 
 def _mark(hashes: np.ndarray) -> np.ndarray:
-    """A byte of 1 to 254; slots are named by the highest bits, so these are the ones below."""
-    return ((hashes >> np.uint64(29)).astype(np.uint8) % np.uint8(254)) + np.uint8(1)
+    """A byte of 1 to 128; slots are named by the highest bits, so these are some below."""
+    return ((hashes >> np.uint64(29)).astype(np.uint8) & np.uint8(127)) + np.uint8(1)
 
 
 class Lookup:
@@ -94,11 +96,30 @@ class Lookup:
         places = np.minimum(np.searchsorted(self._keys, hashes), len(self) - 1)
         alike = self._keys[places] == hashes
         mine, places = mine[alike], places[alike]
+        early = _early(units.owners(mine), places)
+        mine, places = mine[early], places[early]
+        ends = np.cumsum(self._counts[places])
+        cuts = np.searchsorted(ends, np.arange(BLOCK_PAIRS, ends[-1] if len(ends) else 0, BLOCK_PAIRS))
+        blocks = zip(np.split(mine, cuts), np.split(places, cuts), strict=True)
+        found = [self._compared(units, *block) for block in blocks]
+        return Pairs(np.concatenate([pair[0] for pair in found]), np.concatenate([pair[1] for pair in found]))
+
+    def _compared(self, units: Units, mine: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         counts = self._counts[places]
         theirs = self._positions[ranges(self._begins[places], counts)]
         mine = np.repeat(mine, counts)
         equal = equal_windows(units, mine, self._units, theirs, self._width)
-        return Pairs(mine[equal], theirs[equal])
+        return mine[equal], theirs[equal]
+
+
+def _early(owners: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Which are among the first MAX_REPEATS of their key in their text: one that goes on repeating says no more."""
+    order = np.lexsort((places, owners))  # stable: in the order of the text
+    starts = np.flatnonzero(np.diff(owners[order], prepend=-1) | np.diff(places[order], prepend=-1))
+    ranks = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
+    early = np.zeros(len(order), bool)
+    early[order[ranks < MAX_REPEATS]] = True
+    return early
 
 
 @dataclass(frozen=True)

@@ -96,3 +96,20 @@ def test_gemma_weights_are_in_the_graph_only_after_the_terms_were_accepted(accep
     )
     assert ("gemma" in done.stdout) == bool(accepted)
     assert "teacher/smollm2" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("flow", "output", "key", "before"),
+    [
+        ("ingest", "ja", "corpora.ja.decontaminate", "dedup"),
+        ("synth", "qa-en", "decontaminate", "synth"),
+        ("instruct", "en", "decontaminate", "instruct"),
+    ],
+)
+def test_benchmark_items_are_dropped_before_training_unless_that_is_switched_off(flow, output, key, before):
+    step = Resolver(FLOWS, {}).outputs(flow, "tiny")[output]
+    assert step.stage.name == "decontaminate"
+    docs = step.parents["docs"]
+    assert not isinstance(docs, str)
+    assert docs.stage.name == before
+    assert Resolver(FLOWS, {(flow, "tiny"): {key: None}}).outputs(flow, "tiny")[output].stage.name == before

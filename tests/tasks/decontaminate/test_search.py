@@ -1,6 +1,7 @@
 """What is found: planted items at both sides of every threshold, and random texts against sets of n-grams."""
 
 import random
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.decontaminate import index as indexing
 from tasks.decontaminate import search as searching
 from tasks.decontaminate.index import Item, Widths, build
 from tasks.decontaminate.search import Counts, Found, Rules, common_phrases, search
@@ -189,6 +191,15 @@ def test_random_texts_against_sets_of_ngrams(data):
             assert (Fraction(one.similarity).limit_denominator(1000), one.item) == best
 
 
+def test_a_text_that_repeats_a_word_for_ever_takes_neither_time_nor_memory():
+    zeros = [Item("bbh", f"{i}", "0 " * (200 + i)) for i in range(20)]
+    tracemalloc.start()
+    one, other = search(build([*zeros, Item("gsm8k", "0", EN)], WIDTHS), ALIKE, ["0 " * 200_000, "1 " * 200_000 + EN])
+    assert tracemalloc.get_traced_memory()[1] < 400e6
+    tracemalloc.stop()
+    assert (one.item.id if one else "", other.item.benchmark if other else "") == ("0", "gsm8k")
+
+
 def test_no_batch_shows_in_the_result(monkeypatch):
     monkeypatch.setattr(searching, "BATCH_LETTERS", 2000)
     rng = random.Random(3)
@@ -198,6 +209,7 @@ def test_no_batch_shows_in_the_result(monkeypatch):
     assert len(searching.batches(texts)) > 5
     index = build([Item("gsm8k", "0", EN), Item("mgsm", "0", JA)], WIDTHS)
     together = search(index, ALIKE, texts)
+    monkeypatch.setattr(indexing, "BLOCK_PAIRS", 3)
     assert together == [search(index, ALIKE, [text])[0] for text in texts]
     assert [i for i, one in enumerate(together) if one] == [7, 40]
 

@@ -1,5 +1,6 @@
 """Funnels and mixtures: the numbers are the manifests' and add up."""
 
+import pyarrow as pa
 import pytest
 
 from tasks.pack.config import Phase
@@ -7,6 +8,7 @@ from tasks.report.config import ReportConfig
 from tasks.report.corpus import Budget, funnels, language_name, mixtures, sketches
 from tasks.report.lineage import trace
 from tasks.report.report import render
+from tests.tasks.artifacts import artifact
 from tests.tasks.ingest.dedup.small_corpora import CONFIG, dedup, edited, prose
 from tests.tasks.ingest.dedup.small_corpora import document as dedup_document
 from tests.tasks.training_data import document, make_pack, make_tokenizer
@@ -85,3 +87,21 @@ def test_what_deduplication_finds_is_shown_for_pairs_that_count(tmp_path):
     silent = dedup(tmp_path / "silent", rows, CONFIG)
     assert sketches(trace({"others.0": silent})) == []
     assert "What deduplication finds" not in render(ReportConfig(), {"others.0": silent})
+
+
+def test_decontaminate_ends_the_funnel_of_its_own_corpus_and_not_of_what_it_was_compared_with(tmp_path):
+    rows = pa.table({"id": ["1", "2"]})
+
+    def made(stage, name, **parents):
+        return artifact(tmp_path, stage, name, {f"{name}.parquet": rows}, parents=parents, drops={"gone": 1})
+
+    own, other = (made("dedup", name, docs=made("clean", name)) for name in ("own", "other"))
+    cleared = made("decontaminate", "own", docs=own, **{"heldout.0": other})
+    synthetic = made("decontaminate", "synth", docs=made("synth", "qa"), **{"heldout.0": cleared})
+    titles = {funnel.title for funnel in funnels(trace({"data": synthetic}))}
+    assert titles == {
+        "clean/own → dedup/own → decontaminate/own",
+        "clean/other → dedup/other",
+        "synth/qa",
+        "decontaminate/synth",
+    }
