@@ -15,8 +15,11 @@ import numpy as np
 from tasks.ingest.characters import joined_codes
 from tasks.ingest.literals import Literals, small
 
-_IS_WORD = np.zeros(0x110000, np.bool_)
-_IS_WORD[0x30:0x3A] = _IS_WORD[0x41:0x5B] = _IS_WORD[0x61:0x7B] = True
+# Two characters of one kind side by side are one word: 1 = ASCII letters and digits, 2 = katakana.
+_KIND = np.zeros(0x110000, np.uint8)
+_KIND[0x30:0x3A] = _KIND[0x41:0x5B] = _KIND[0x61:0x7B] = 1
+_KIND[0x30A1:0x30FB] = _KIND[0x30FC:0x30FF] = 2
+_PAD = b"\n\n\n"
 Found = tuple[int, str]  # number of the text, word
 
 
@@ -40,8 +43,8 @@ class WordScan:
         """Characters covered by words: one row a text, one column a list.
 
         From left to right the longest word counts, and reading goes on after it. A word that begins or ends with an
-        ASCII letter or digit is one only where no other stands beside it (SM is not in SMS). ASCII capitals count as
-        small letters.
+        ASCII letter or digit, or with katakana, is one only where no other stands beside it: SM is not in SMS, カス is
+        not in カスタム. ASCII capitals count as small letters.
         """
         covered = np.zeros((len(texts), self.num_lists), np.int64)
         find = self.by_automaton if find_spec("hyperscan") else self.by_tables
@@ -53,7 +56,8 @@ class WordScan:
         """The words that count, in order, without any extra package."""
         codes, starts = joined_codes(texts)
         places = self._literals.places(codes)
-        inside = _IS_WORD[codes[places]] & _IS_WORD[codes[np.maximum(places - 1, 0)]] & (places > 0)
+        kinds = _KIND[codes[places]]
+        inside = (kinds > 0) & (kinds == _KIND[codes[np.maximum(places - 1, 0)]]) & (places > 0)
         places = places[~inside]
         text_of = np.searchsorted(starts, places, side="right") - 1
         joined, end = "\n".join((*texts, "")), 0
@@ -79,16 +83,18 @@ class WordScan:
             return
         ends, words = np.array(events, np.int64).T
         starts = ends - automaton.sizes[words]
-        is_word = _IS_WORD[np.frombuffer(data, np.uint8)[np.stack((starts - 1, starts, ends - 1, ends))]]
-        stands = np.flatnonzero(~(is_word[0] & is_word[1] | is_word[2] & is_word[3]))  # before 0 is the last line break
+        padded = np.frombuffer(_PAD + data + _PAD, np.uint8)
+        before, first = _kinds_ending(padded, starts + len(_PAD)), _kinds_starting(padded, starts + len(_PAD))
+        last, after = _kinds_ending(padded, ends + len(_PAD)), _kinds_starting(padded, ends + len(_PAD))
+        stands = np.flatnonzero(((first == 0) | (first != before)) & ((last == 0) | (last != after)))
         starts, ends, words = starts[stands], ends[stands], words[stands]
         bounds = np.cumsum([0, *(len(text) + 1 for text in encoded)])
         text_of = np.searchsorted(bounds, starts, side="right") - 1
-        last = 0
+        end = 0
         for event in np.lexsort((-ends, starts)).tolist():  # from left to right, at each place the longest first
-            if starts[event] >= last:
+            if starts[event] >= end:
                 yield int(text_of[event]), automaton.words[words[event]]
-                last = ends[event]
+                end = ends[event]
 
     @functools.cached_property
     def _literals(self) -> Literals:
@@ -118,5 +124,22 @@ class _Automaton:
 
 
 def _sticks(left: str, right: str) -> bool:
-    """Two ASCII letters or digits side by side: the same word goes on."""
-    return left.isascii() and right.isascii() and left.isalnum() and right.isalnum()
+    """Two characters of one kind side by side: the same word goes on."""
+    return _KIND[ord(left)] > 0 and _KIND[ord(left)] == _KIND[ord(right)]
+
+
+def _kinds_starting(data: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The kind of the character of UTF-8 that starts at each place."""
+    return np.where(_is_katakana(data, places), 2, _KIND[data[places] & 0x7F] * (data[places] < 0x80))
+
+
+def _kinds_ending(data: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The kind of the character of UTF-8 that ends before each place."""
+    return np.where(_is_katakana(data, places - 3), 2, _KIND[data[places - 1] & 0x7F] * (data[places - 1] < 0x80))
+
+
+def _is_katakana(data: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Three bytes of UTF-8 are U+30A1 to U+30FA or U+30FC to U+30FE."""
+    lead, middle, low = (data[places + step].astype(np.int64) for step in range(3))
+    code = (lead & 0x0F) << 12 | (middle & 0x3F) << 6 | (low & 0x3F)
+    return (lead == 0xE3) & (middle >> 6 == 2) & (low >> 6 == 2) & (_KIND[code] == 2)

@@ -42,7 +42,7 @@ def measure(texts: Texts, rules: NgWordRules) -> dict[str, np.ndarray]:
     """Characters of listed words over letters; capitals do not count. Source: Swallow Corpus v1 (recipes 2.4).
 
     The longest word counts where several begin, and what it covers is read once. A word that begins or ends with an
-    ASCII letter or digit is one only where no other stands beside it.
+    ASCII letter or digit, or with katakana, is one only where no other stands beside it (which is ours).
     """
     matched = scan_of(rules.lists).matched(texts.strings).sum(axis=1)
     return {"fraction": share(matched, texts.japanese_letters if rules.of_japanese else texts.lengths)}

@@ -31,7 +31,9 @@ def covered(text: str, lists: list[list[str]]) -> list[int]:
     while place < len(text):
         for word in longest_first.get(text[place], ()):
             joins = (text[:place][-1:] + word[0], word[-1] + text[place + len(word) :][:1])
-            if text.startswith(word, place) and not any(re.fullmatch("[0-9a-z]{2}", join) for join in joins):
+            if text.startswith(word, place) and not any(
+                re.fullmatch("[0-9a-z]{2}|[ァ-ヺー-ヾ]{2}", join) for join in joins
+            ):
                 found[list_of[word]] += len(word)
                 place += len(word)
                 break

@@ -17,7 +17,7 @@ from tasks.ingest.texts import Texts
 from tasks.ingest.words import WordScan
 from tests.tasks.ingest.filters.oracle_lists import covered
 
-WORDS = ["馬鹿", "馬鹿野郎", "鹿野", "SM", "ab c", "糞", "é", "3p", "𠀋𠀋", "ﾊﾞ", "a", "0"]
+WORDS = ["馬鹿", "馬鹿野郎", "鹿野", "SM", "ab c", "糞", "é", "3p", "𠀋𠀋", "ﾊﾞ", "a", "0", "カス", "インポ", "クソ人"]
 SCAN = WordScan.of([WORDS])
 
 
@@ -34,6 +34,8 @@ def reference(text: str) -> int:
     [
         pytest.param("馬鹿野郎の鹿野", 6, id="the longest word, then reading goes on"),
         pytest.param("SMとSMSとDSM", 2, id="ASCII words stand alone"),
+        pytest.param("カスタムとインポート、アカス", 0, id="katakana words stand alone"),
+        pytest.param("このカスと・カス・クソ人", 7, id="beside other letters and the middle dot they do"),
         pytest.param("sm Sm", 4, id="capitals do not count"),
         pytest.param("AB C", 4, id="a phrase"),
         pytest.param("糞糞", 2, id="words of one character"),
@@ -56,7 +58,11 @@ def test_a_word_of_two_lists_counts_for_the_first():
 
 
 @settings(max_examples=80)
-@given(texts=st.lists(st.lists(st.sampled_from([*WORDS, *"馬鹿aAbSM \n𠀋Zé3"]), max_size=10).map("".join), max_size=4))
+@given(
+    texts=st.lists(
+        st.lists(st.sampled_from([*WORDS, *"馬鹿aAbSM \n𠀋Zé3ーァ・ｶあ"]), max_size=10).map("".join), max_size=4
+    )
+)
 def test_tables_and_automaton_find_what_the_definition_says(texts):
     expected = [reference(text) for text in texts]
     found = list(SCAN.by_tables(texts)) if texts else []
