@@ -1,6 +1,7 @@
 """The held-out part: who is chosen, and which training documents come too near. Every pair is measured."""
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,6 +111,7 @@ class Block:
 
 def save_blocks(heldout: Iterable[tuple[str, str]], folder: Path, config: DedupConfig) -> list[Path]:
     """Held-out documents (id, text) as blocks that fit in an eighth of the memory; the folder of each."""
+    shutil.rmtree(folder, ignore_errors=True)  # of a run that died
     most = config.memory_bytes // 8 // _CHAR_BYTES
     folders: list[Path] = []
     ids, texts, chars = list[str](), list[str](), 0

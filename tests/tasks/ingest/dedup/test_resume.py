@@ -56,6 +56,16 @@ def test_a_failure_after_the_sketches_does_not_make_them_again(tmp_path, monkeyp
     assert contents(made) == contents(dedup(tmp_path / "b", corpus(), WHOLE, shards=3))
 
 
+def test_a_failure_among_the_last_shards_is_resumed_over_what_scratch_still_holds(tmp_path, monkeypatch):
+    docs = documents(tmp_path, corpus(), shards=3)
+    with monkeypatch.context() as patch:
+        patch.setattr("tasks.ingest.dedup.stage.write_shard", lambda *call: (_ for _ in ()).throw(OSError("unplugged")))
+        with pytest.raises(OSError, match="unplugged"):
+            produce(str(tmp_path), DEDUP, "x", WHOLE, {"docs": docs})
+    made = produce(str(tmp_path), DEDUP, "x", WHOLE, {"docs": docs})
+    assert contents(made) == contents(dedup(tmp_path / "b", corpus(), WHOLE, shards=3))
+
+
 RUN = """
 import sys
 from tasks.artifact import open_artifact, produce
