@@ -20,7 +20,7 @@ from tasks.decontaminate.paraphrase import Closest, closest_to, passages_of
 from tasks.decontaminate.search import Counts, Found, Rules, common_phrases, search
 from tasks.errors import ConfigError
 from tasks.progress import track
-from tasks.shards import read_batches, read_table
+from tasks.shards import read_batches
 from tasks.storage import storage_for
 
 REASON = "contaminated"
@@ -57,7 +57,7 @@ def run(workspace: Workspace, config: DecontaminateConfig, inputs: dict[str, Art
         if workspace.unit_record(path) is None:
             with workspace.unit(path) as unit:
                 rows = docs.entry(path).rows or 0
-                unit.write_bytes(path, storage_for(docs.url).read(docs.file_url(path)), rows=rows)
+                _copy(unit, docs)
                 unit.count(rows_in=rows, rows_out=rows)
     workspace.note(**figures(config, index, [record.facts for record in workspace.units()]))
 
@@ -137,12 +137,12 @@ def _clear(unit: Unit, docs: Artifact, judge: Judge) -> None:
     kept: list[pa.RecordBatch] = []
     dropped: dict[str, dict[str, Counter[str]]] = {}
     for batch in read_batches(docs.file_url(unit.key)):
-        rows = batch.to_pylist()
-        verdicts = judge(rows)
-        unit.count(rows_in=len(rows), rows_out=verdicts.count(None))
+        verdicts = judge(_said(batch))
+        unit.count(rows_in=len(verdicts), rows_out=verdicts.count(None))
         kept.append(batch.filter(pa.array([verdict is None for verdict in verdicts], pa.bool_())))
-        for row, found in zip(rows, verdicts, strict=True):
+        for number, found in enumerate(verdicts):
             if found is not None:
+                (row,) = batch.slice(number, 1).to_pylist()
                 unit.drop(f"{REASON}:{found.item.benchmark}", row | _evidence(found))
                 by = dropped.setdefault(
                     found.item.benchmark, {"rules": Counter(), "sources": Counter(), "items": Counter()}
@@ -150,8 +150,22 @@ def _clear(unit: Unit, docs: Artifact, judge: Judge) -> None:
                 by["rules"][found.rule] += 1
                 by["sources"][row["source"]] += 1
                 by["items"][found.item.id] += 1
-    unit.write_parquet(unit.key, pa.Table.from_batches(kept) if kept else read_table(docs, unit.key))
+    if dropped:
+        unit.write_parquet(unit.key, pa.Table.from_batches(kept))
+    else:
+        _copy(unit, docs)
     unit.note(dropped=dropped)
+
+
+def _copy(unit: Unit, docs: Artifact) -> None:
+    """A shard as it is: most hold no item, and to write one again costs more than to search it."""
+    data = storage_for(docs.url).read(docs.file_url(unit.key))
+    unit.write_bytes(unit.key, data, rows=docs.entry(unit.key).rows)
+
+
+def _said(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """The rows with the one column that is searched."""
+    return batch.select(["text" if "text" in batch.schema.names else "messages"]).to_pylist()
 
 
 def _evidence(found: Found) -> dict[str, Any]:
@@ -171,7 +185,7 @@ def _without_common(workspace: Workspace, index: Index, docs: Artifact, shards: 
     with track(f"decontaminate {workspace.name}: common phrases", len(shards), "shards") as bar:
         for path in shards:
             for batch in read_batches(docs.file_url(path)):
-                counts.add([text_of(row) for row in batch.to_pylist()])
+                counts.add([text_of(row) for row in _said(batch)])
             bar.advance()
     common = common_phrases(index, counts, most)
     if workspace.unit_record(COMMON) is None:
