@@ -108,6 +108,7 @@ class FactoryPreset(StrEnum):
 JA_CLEAN = CleanConfig(language="ja").with_changes(
     {
         "edits.foreign_lines.min_words": 6,  # pages that are half translated
+        "edits.footer": None,  # manuals end in text; the keywords are those of web sites
         "filters.length.min_chars": 100,
         "filters.japanese.min_japanese_letters": 80,
         "filters.japanese.min_japanese_fraction": 0.4,

@@ -67,6 +67,7 @@ CLEAN = Stage(
     version="2",
     run=run,
     code=(
+        "tasks.gates",
         "tasks.ingest.characters",
         "tasks.ingest.clean",
         "tasks.ingest.decode",

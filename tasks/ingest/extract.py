@@ -5,7 +5,6 @@ reject with a reason; the pages after it are not touched.
 """
 
 import contextlib
-import ctypes
 import json
 import os
 import resource
@@ -19,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Self
 
+from tasks.children import die_with
 from tasks.errors import ConfigError, HostFault
 from tasks.ingest.decode import decode
 from tasks.ingest.extractors import DEFAULT, EXTRACTORS
@@ -29,7 +29,6 @@ WATCH_S = 0.05  # between two looks at the memory of a child that is still at wo
 EXIT_S = 5  # for a child whose pipe is closed to end
 OUT_OF_MEMORY = 99  # exit code of a child that got no more
 KEPT_BYTES = 512 << 20  # a child that holds more than this after a page is replaced
-_PR_SET_PDEATHSIG = 1
 _ROOT = Path(__file__).resolve().parents[2]
 _SERVE = """
 import sys
@@ -197,13 +196,3 @@ def _resident_bytes(pid: int) -> int:
             return int(file.read().split()[1]) * resource.getpagesize()
     except (OSError, IndexError):
         return 0  # it is gone, which its pipe will tell
-
-
-def die_with(parent: int) -> None:
-    """Ask the kernel to kill this process when its parent dies, so that a killed run leaves nothing behind."""
-    try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    except (OSError, AttributeError):
-        return  # not Linux: the child ends when its pipe does
-    if os.getppid() != parent:
-        os._exit(1)

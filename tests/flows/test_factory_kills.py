@@ -227,7 +227,9 @@ def undisturbed(store: Path, beside: Path, log: Path) -> None:
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A folder for the stores, kept when it is named."""
-    return Path(os.environ.get("NESTLING_KILL_STORE") or tmp_path)
+    folder = Path(os.environ.get("NESTLING_KILL_STORE") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def assert_hit(wanted: list[Target], seed: int) -> None:
