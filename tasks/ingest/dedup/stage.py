@@ -27,6 +27,7 @@ from tasks.ingest.shingles import SKETCH
 from tasks.shard_workers import Opener, ShardJob, Work, Workers, each_shard
 from tasks.storage import join
 
+SMALL_CORPUS = 5000  # documents that one process compares in seconds
 _SAMPLE_CHARS = (200, 20_000)  # documents of such a length are taken to measure recall
 
 
@@ -40,6 +41,8 @@ def run(workspace: Workspace, config: DedupConfig, inputs: dict[str, Artifact]) 
     """
     entries, docs_url = inputs["docs"].files("docs/"), inputs["docs"].file_url("docs")
     rows = {entry.path.removeprefix("docs/"): entry.rows or 0 for entry in entries}
+    if not config.workers and config.runner == "local" and sum(rows.values()) < SMALL_CORPUS:
+        config = config.with_changes({"workers": 1})  # to start others would take longer
     scratch, here = workspace.scratch / "dedup", Workers(config.workers)  # here: where scratch is
     workspace.expect_units(3 * len(rows) + 1 + bool(config.lines))
 

@@ -73,7 +73,11 @@ def test_a_field_that_no_row_has_stops_the_run_and_names_those_that_are_there(tm
         items(tmp_path / "absent.jsonl", "q")
 
 
-@pytest.mark.parametrize("damaged", [gzip.compress(LINES)[:-20], b"\x1f\x8bxx", gzip.compress(b'{"q": "\xff"}')])
+@pytest.mark.parametrize(
+    "damaged",
+    [gzip.compress(LINES)[:-20], b"\x1f\x8bxx", gzip.compress(b'{"q": "\xff"}')],
+    ids=["cut off", "not gzip at all", "not UTF-8"],
+)
 def test_a_damaged_file_is_never_read_in_part(tmp_path, damaged):
     (tmp_path / "x.jsonl.gz").write_bytes(damaged)
     with pytest.raises(DataFault, match="read in part leaves the rest unprotected"):
