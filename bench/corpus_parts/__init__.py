@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bench.corpus_parts import extract, filters, minhash, pii, words
+from bench.corpus_parts import extract, filters, minhash, pii, pipeline, words
 from bench.corpus_parts.part import Options, Part
 
 PARTS: dict[str, Callable[[Options], Part]] = {
@@ -11,4 +11,5 @@ PARTS: dict[str, Callable[[Options], Part]] = {
     "pii": pii.run,
     "minhash": minhash.run,
     "extract": extract.run,
+    "pipeline": pipeline.run,
 }

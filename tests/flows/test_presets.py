@@ -81,7 +81,7 @@ def test_big_presets_stop_at_once_without_their_accelerator(flow, preset, monkey
     assert "tiny" in str(error.value)
 
 
-@pytest.mark.parametrize("accepted", ["", "1"])
+@pytest.mark.parametrize("accepted", ["", pytest.param("1", marks=pytest.mark.slow)])
 def test_gemma_weights_are_in_the_graph_only_after_the_terms_were_accepted(accepted):
     program = (
         "from flows.graph import Resolver, walk; from flows.registry import FLOWS; "

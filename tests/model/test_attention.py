@@ -128,7 +128,7 @@ def test_chunks_equal_the_reference_in_values_and_gradients(shape, options):
     softcap=st.sampled_from([None, 2.0]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=10)
+@settings(max_examples=5)
 def test_chunks_equal_the_reference_at_any_shape(T, first, after, heads, window, softcap, seed):
     x = inputs(B=1, N=heads[0], K=heads[1], T=T, S=first + T + after, first=first, H=4, seed=seed)
     options = {"first": first, "window": window, "softcap": softcap}

@@ -84,7 +84,7 @@ def _relative(a, b):
 WAYS = [
     pytest.param({"scan_layers": False}, id="unrolled"),
     pytest.param({"remat": "full"}, id="scan with remat"),
-    pytest.param({"remat": "full", "scan_layers": False}, id="unrolled with remat"),
+    pytest.param({"remat": "full", "scan_layers": False}, id="unrolled with remat", marks=pytest.mark.slow),
     pytest.param({"loss_chunk_tokens": 2}, id="loss one position at a time"),
     pytest.param({"cpu_kernels": True}, id="CPU kernels in a scan"),
     pytest.param({"cpu_kernels": True, "scan_layers": False, "loss_chunk_tokens": 32}, id="CPU kernels unrolled"),

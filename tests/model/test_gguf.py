@@ -133,7 +133,7 @@ def test_only_the_largest_gemma_scales_queries_by_its_own_rule(tmp_path, name, l
 
 @pytest.mark.vllm
 @pytest.mark.skipif(not PYTHON.exists(), reason="torch and transformers live in .venv-vllm: make vllm")
-@pytest.mark.parametrize("name", ["llama", pytest.param("gemma2", marks=pytest.mark.slow), "gemma3"])
+@pytest.mark.parametrize("name", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("llama", "gemma2")), "gemma3"])
 def test_logits_equal_those_of_transformers_own_loading(tmp_path, name):
     path, _, _ = written(name, tmp_path, kind=gguf.GGMLQuantizationType.Q8_0)
     tokens = np.random.default_rng(0).integers(4, 160, 40)

@@ -133,6 +133,15 @@ def _logits(model, batch):
     return np.asarray(run(dict(batch)))[batch["segments_BT"] > 0]
 
 
+FAMILIES = tuple(model for model in MODELS if model != "smollm")  # which is a llama of another shape
+
+
+def each_model(often, *values):
+    """Parameters (oracle, value): the pairs that `often` chooses run with every change, the others in test-slow."""
+    pairs = [(model, value) for model in MODELS for value in values]
+    return [pytest.param(*pair, marks=[] if often(*pair) else [pytest.mark.slow]) for pair in pairs]
+
+
 @pytest.mark.parametrize("cpu_kernels", [False, True])
 def test_logits_equal_those_of_transformers(oracle, packed, cpu_kernels):
     directory = oracle[0] / "float32"
@@ -142,6 +151,7 @@ def test_logits_equal_those_of_transformers(oracle, packed, cpu_kernels):
     assert np.abs(got - want).max() <= 1e-4
 
 
+GEMMAS = {"gemma2", "gemma3"}
 BROKEN = {  # what is switched off -> the models that have it
     "attention cap": ({"attn_softcap": None}, ("gemma2",)),
     "final cap": ({"final_softcap": None}, ("gemma2",)),
@@ -170,7 +180,8 @@ BROKEN = {  # what is switched off -> the models that have it
 @pytest.mark.parametrize(
     ("oracle", "part"),
     [
-        pytest.param(model, part, marks=[] if model.startswith("gemma") else [pytest.mark.slow])
+        # Gemma 3 with every change, Gemma 2 where Gemma 3 has no such part, all other models in test-slow.
+        pytest.param(model, part, marks=[] if model == max(GEMMAS & {*having}, default="") else [pytest.mark.slow])
         for part, (_, having) in BROKEN.items()
         for model in having
     ],
@@ -192,7 +203,11 @@ def test_the_comparison_notices_norms_of_queries_and_keys_that_are_left_out(orac
     assert np.abs(got - np.load(oracle[0] / "logits.npy")).max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["segments_BT", "positions_BT"])
+@pytest.mark.parametrize(
+    ("oracle", "name"),
+    each_model(lambda model, _: model in ("gemma3", "mixtral"), "segments_BT", "positions_BT"),
+    indirect=["oracle"],
+)
 def test_the_comparison_notices_packing_without_segments_or_positions(oracle, packed, name):
     rows = {
         "segments_BT": (packed["segments_BT"] > 0).astype(np.int32),
@@ -207,7 +222,11 @@ def test_the_comparison_notices_packing_without_segments_or_positions(oracle, pa
     assert difference > 1e-2 if name == "segments_BT" else difference <= 1e-4
 
 
-@pytest.mark.parametrize("cpu_kernels", [False, True])
+@pytest.mark.parametrize(
+    ("oracle", "cpu_kernels"),
+    each_model(lambda model, cpu_kernels: model in FAMILIES and (model == "gemma2" or not cpu_kernels), False, True),
+    indirect=["oracle"],
+)
 def test_loss_and_gradients_equal_those_of_transformers(oracle, packed, tmp_path, cpu_kernels):
     directory = oracle[0] / "float32"
     compute = ComputeConfig(cpu_kernels=cpu_kernels, scan_layers=not cpu_kernels, loss_chunk_tokens=32)
@@ -227,7 +246,9 @@ def test_loss_and_gradients_equal_those_of_transformers(oracle, packed, tmp_path
         assert np.abs(got[name] - want).max() <= 1e-4 * np.abs(want).max(), name
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("oracle", "dtype"), each_model(lambda model, _: model in FAMILIES, "float32", "bfloat16"), indirect=["oracle"]
+)
 def test_the_way_there_and_back_gives_the_same_file(oracle, tmp_path, dtype):
     source = oracle[0] / dtype
     save_hf(load_hf(source), tmp_path, dtype=dtype)
@@ -239,7 +260,11 @@ def test_the_way_there_and_back_gives_the_same_file(oracle, tmp_path, dtype):
     assert config_from_hf(tmp_path) == config_from_hf(source)
 
 
-@pytest.mark.parametrize("prefill_tokens", [256, 7])
+@pytest.mark.parametrize(
+    ("oracle", "prefill_tokens"),
+    each_model(lambda model, tokens: model in FAMILIES and (model == "gemma3" or tokens > 7), 256, 7),
+    indirect=["oracle"],
+)
 def test_greedy_tokens_equal_those_of_transformers(oracle, prefill_tokens):
     """Also read in pieces of 7, so that the ring of a local layer, 18 slots, is gone round twice and a half."""
     model = load_hf(oracle[0] / "float32")

@@ -13,7 +13,7 @@ SHORT = st.text("abc漢字 ", max_size=12)
 
 
 @given(SHORT, SHORT)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_ratio_is_that_of_the_textbook(left, right):
     assert ratio(left, right) == pytest.approx(slow.ratio(left, right))
     assert ratio(left, right) == pytest.approx(ratio(right, left))
@@ -26,7 +26,7 @@ def test_the_ratio_is_that_of_rapidfuzz():
 
 
 @given(st.text("ab ", min_size=1, max_size=8), st.text("ab ", max_size=16))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_the_best_passage_is_what_it_says_and_no_longer_end_is_better(item, window):
     score, start, end = best_passage(item, window)
     assert score == pytest.approx(slow.ratio(item, window[start:end]) if window else 0.0)

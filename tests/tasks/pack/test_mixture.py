@@ -59,7 +59,7 @@ def test_whole_sources_go_in_order_and_are_counted_exactly(tmp_path, tokenizer):
     assert mixture["missing_tokens"] == 0
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(50, 900), st.integers(1, 9))
 def test_a_budget_keeps_just_enough_documents(tmp_path, tokenizer, total, weight):
     artifacts = [make_artifact(tmp_path, name, {"train/0.parquet": texts(name, 60)}) for name in ("a", "b")]

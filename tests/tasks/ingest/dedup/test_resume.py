@@ -28,6 +28,7 @@ def contents(artifact) -> dict[str, str]:
     return {entry.path: entry.sha256 for entry in (*artifact.manifest.files, *artifact.manifest.rejects)}
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_and_the_memory_change_no_byte(tmp_path):
     rows = corpus()
     one = dedup(tmp_path / "a", rows, WHOLE, shards=3)

@@ -75,6 +75,7 @@ def test_the_ladder_counts_what_repeats(sequences, longest):
             assert found[n - 2, number].tolist() == expected
 
 
+@pytest.mark.slow  # compiling takes ten seconds
 @given(st.lists(st.one_of(st.text(alphabet="あいう𠀋", max_size=60), st.text(max_size=60)), max_size=6))
 @settings(max_examples=60, deadline=None)
 def test_compiled_and_numpy_count_the_same(strings):
