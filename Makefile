@@ -74,10 +74,11 @@ format: install ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 
 # Most of the time goes into compiling programs that run once: unoptimised they compute the same, by rounding.
-# Files in their own order: sorted by their number of tests, the longest one would come last.
+# Files in their own order: sorted by their number of tests, the longest one would come last. One worker more than
+# there are cores, because many tests wait for servers and children.
 test: install vllm classifier ## the tests CI runs (CPU, under 15 minutes on 2 cores)
 	XLA_FLAGS=--xla_backend_optimization_level=0 \
-		$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+		$(BIN)/python -m pytest -q -m "not slow" -n 3 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: install vllm classifier ## minutes-long proofs: kills, browser, real servers
 	$(BIN)/python -m pytest -q -m slow $(ARGS)

@@ -1,4 +1,4 @@
-"""datatrove's Gopher pipeline from JSONL.gz to JSONL.gz; run by the peer's own interpreter (bench/corpus_parts/pipeline.py).
+"""datatrove's Gopher pipeline, JSONL.gz to JSONL.gz; run by the peer's interpreter (bench/corpus_parts/pipeline.py).
 
 python datatrove_pipeline.py DOCUMENTS OUTPUT
 """

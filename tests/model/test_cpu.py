@@ -47,7 +47,7 @@ def _attention(x_MD: jax.Array) -> jax.Array:
     [
         pytest.param(_norms, 2048, True, id="norms"),
         pytest.param(_gates, 2048, True, id="gates"),
-        pytest.param(_attention, cpu.LONGEST_KEPT + 256, True, id="attention over long rows"),
+        pytest.param(_attention, cpu.LONGEST_KEPT + 256, True, id="attention over long rows", marks=pytest.mark.slow),
         pytest.param(
             _attention,
             cpu.LONGEST_KEPT,

@@ -110,7 +110,13 @@ def test_every_way_to_compute_gives_the_same_loss_and_gradients(plain, packed, w
     assert _relative(other_grads, grads) <= 1e-5
 
 
-@pytest.mark.parametrize("way", [{}, {"cpu_kernels": True, "scan_layers": False}], ids=["plain", "CPU kernels"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param({}, id="plain", marks=pytest.mark.slow),
+        pytest.param({"cpu_kernels": True, "scan_layers": False}, id="CPU kernels"),
+    ],
+)
 def test_bfloat16_stays_near_float32(packed, way):
     cfg = small_config(num_layers=2)
     _, params = split_model(random_model(cfg))

@@ -131,9 +131,10 @@ def test_only_the_largest_gemma_scales_queries_by_its_own_rule(tmp_path, name, l
     assert GgufFile(tmp_path / "model.gguf").config["query_pre_attn_scalar"] == scalar
 
 
+@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.skipif(not PYTHON.exists(), reason="torch and transformers live in .venv-vllm: make vllm")
-@pytest.mark.parametrize("name", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("llama", "gemma2")), "gemma3"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gemma3"])
 def test_logits_equal_those_of_transformers_own_loading(tmp_path, name):
     path, _, _ = written(name, tmp_path, kind=gguf.GGMLQuantizationType.Q8_0)
     tokens = np.random.default_rng(0).integers(4, 160, 40)

@@ -140,6 +140,7 @@ def test_a_checkpoint_holds_adapters_and_not_the_base(three_steps, tmp_path):
     assert all(np.array_equal(a, b) for a, b in zip(leaves(restored).values(), leaves(state).values(), strict=True))
 
 
+@pytest.mark.slow
 def test_no_gradient_or_moment_of_the_weights_is_held():
     """Of a model whose layers are most of it: the compiler's own account of the step's memory."""
     compute = ComputeConfig(remat="full", loss_chunk_tokens=16)
@@ -182,6 +183,7 @@ def test_adapters_that_cannot_be_are_refused(wrong, message):
         LoraConfig(**({"rank": 4, "alpha": 8.0} | wrong))
 
 
+@pytest.mark.slow
 @pytest.mark.vllm
 @pytest.mark.skipif(not PYTHON.exists(), reason="torch and peft live in .venv-vllm, which is absent: make vllm")
 def test_peft_reads_our_adapters_and_trains_them_as_we_do(tmp_path):

@@ -76,8 +76,9 @@ def bfloat16():
     return losses("none")
 
 
+@pytest.mark.slow
 @needs_qwix
-@pytest.mark.parametrize("quantization", ["int8", pytest.param("fp8", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("quantization", ["int8", "fp8"])
 def test_a_model_learns_with_8_bits_nearly_what_it_learns_with_bfloat16(bfloat16, quantization):
     assert bfloat16[-1] < bfloat16[0] / 3
     np.testing.assert_allclose(losses(quantization), bfloat16, rtol=SAME_LOSS[quantization])

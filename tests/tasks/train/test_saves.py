@@ -82,6 +82,8 @@ def test_a_copy_past_its_bound_stops_the_run_and_a_resume_makes_it(tmp_path, rem
         run.steps(1)
     assert confirmed(run.spec) == []
     gate.set()
+    run.saves._worker.join()  # of another process it would be gone, and with it the copy
+    shutil.rmtree(remote)
     with TinyRun(tmp_path / "run", changes | {"confirm_within_s": SOON}) as run:
         assert run.at == 1
         run.saves.confirm()
