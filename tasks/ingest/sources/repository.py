@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tasks.errors import ConfigError, HostFault
 from tasks.ingest.sources import places
-from tasks.ingest.sources.source import SourceConfig
+from tasks.ingest.sources.source import Part, SourceConfig, list_files, relative
 
 CLONE_TIMEOUT_S = 1800
+FILES_PER_PART = 1000
 _SCHEMES = ("https://", "http://", "ssh://", "git://", "file://")
 _SAFE = (  # no hooks, no other transports, no filters: nothing of a repository is run
     *("-c", "core.hooksPath=/dev/null"),
@@ -47,6 +48,15 @@ def checkout(config: SourceConfig) -> SourceConfig:
     if not folder.is_dir():
         _clone(config, folder)
     return config.with_changes({"location": str(folder)})
+
+
+def parts_of(config: SourceConfig, patterns: tuple[str, ...]) -> list[Part]:
+    """Runs of FILES_PER_PART files in the order of their paths; links are not followed."""
+    found = checkout(config)
+    files = [relative(found, path) for path in list_files(found, patterns) if not path.is_symlink()]
+    files = files[: config.max_pages] if config.max_pages else files
+    runs = [files[start : start + FILES_PER_PART] for start in range(0, len(files), FILES_PER_PART)]
+    return [Part(f"{index:05d}", tuple(run)) for index, run in enumerate(runs)]
 
 
 def _clone(config: SourceConfig, folder: Path) -> None:

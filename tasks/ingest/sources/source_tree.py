@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.ingest.sources.licence_texts import Found, of_directory, of_head
-from tasks.ingest.sources.repository import checkout, is_git
+from tasks.ingest.sources.repository import checkout, is_git, parts_of
 from tasks.ingest.sources.source import (
     Page,
     Part,
@@ -22,7 +22,6 @@ from tasks.ingest.sources.source import (
     files_state,
     limited,
     list_files,
-    relative,
     root_of,
 )
 
@@ -44,16 +43,11 @@ CONTENT_TYPES = {
     ".ts": "text/x-typescript",
 }
 PATTERNS = tuple(f"*{suffix}" for suffix in CONTENT_TYPES)
-FILES_PER_PART = 1000
 
 
 def parts(config: SourceConfig) -> list[Part]:
-    """Runs of FILES_PER_PART files in the order of their paths. `max_pages` holds for the whole tree."""
-    found = checkout(config)
-    files = [relative(found, path) for path in list_files(found, PATTERNS) if not path.is_symlink()]
-    files = files[: config.max_pages] if config.max_pages else files
-    runs = [files[start : start + FILES_PER_PART] for start in range(0, len(files), FILES_PER_PART)]
-    return [Part(f"{index:05d}", tuple(run)) for index, run in enumerate(runs)]
+    """Runs of files in the order of their paths. `max_pages` holds for the whole tree."""
+    return parts_of(config, PATTERNS)
 
 
 def read(config: SourceConfig, part: Part) -> Iterator[Page | Rejected]:
