@@ -105,7 +105,8 @@ class FactoryPreset(StrEnum):
 
 # Documentation is terser than the web the published rules were made for: shorter documents, many Latin letters, long
 # lists. Swallow v2 itself dropped the longest-sentence and n-gram rules. The other thresholds are Swallow v1's.
-JA_CLEAN = CleanConfig(language="ja").with_changes(
+_PROSE = "resiliparse"  # leaves lists and tables out, of which the small teachers make no question that they can answer
+JA_CLEAN = CleanConfig(language="ja", extractor=_PROSE).with_changes(
     {
         "edits.foreign_lines.min_words": 6,  # pages that are half translated
         "edits.footer": None,  # manuals end in text; the keywords are those of web sites
@@ -117,7 +118,7 @@ JA_CLEAN = CleanConfig(language="ja").with_changes(
         "filters.character_ngrams": None,
     }
 )
-EN_CLEAN = CleanConfig(language="en").with_changes({"filters.words.min_words": 30})
+EN_CLEAN = CleanConfig(language="en", extractor=_PROSE).with_changes({"filters.words.min_words": 30})
 
 
 def _dedup(heldout_fraction: float) -> DedupConfig:
@@ -194,6 +195,8 @@ SYNTH: dict[SynthPreset, SynthFlowConfig] = {
                 language="en",
                 max_requests=240,
                 chunks_per_document=1,
+                preview_requests=120,  # of 32 answers of this teacher one or none is good now and then
+                min_yield=0.02,
             ),
             "code": SynthConfig(
                 documents="ingest/tiny:python",
