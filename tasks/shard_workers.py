@@ -11,14 +11,15 @@ import itertools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.artifact import Workspace
+from tasks.artifact import ConservationError, Workspace
+from tasks.artifact.ledger import UnitRecord
 from tasks.children import die_with
 from tasks.errors import HostFault
 from tasks.progress import track
@@ -66,6 +67,23 @@ def each_shard(workspace: Workspace, job: ShardJob, workers: Workers) -> None:
             bar.advance(job.shards[key])
 
 
+def require_every_row(label: str, expected: int, records: Iterable[UnitRecord]) -> None:
+    """See that the units together took in as many rows as the inputs' manifests say there are.
+
+    A unit counts what it was given to read; only this finds rows that no unit was given.
+
+    Raises:
+        ConservationError: rows are missing, or were read twice.
+    """
+    counted = sum(record.counts.in_ for record in records)
+    if counted != expected:
+        raise ConservationError(
+            f"{label}: the inputs hold {expected:,} rows, the units took in {counted:,}: every row is kept or dropped "
+            "with a reason, once, because silent loss is the most expensive fault. This is a fault of the stage: "
+            "report it with the ledger of this artifact."
+        )
+
+
 def _run(workspace: Workspace, job: ShardJob, todo: Sequence[str], workers: Workers) -> Iterator[str]:
     """The keys of the shards, each when it is done."""
     if workers.runner == "ray" and todo:
@@ -88,28 +106,40 @@ def _here(job: ShardJob, todo: Sequence[str]) -> Iterator[str]:
 
 
 def _in_processes(workspace: Workspace, job: ShardJob, todo: Sequence[str], num: int) -> Iterator[str]:
-    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
     waiting = iter(todo)
     running: dict[Future[None], str] = {}
     run = workspace.ticket.holder
+    with process_pool(num, job.label) as pool:
+        while True:
+            for key in itertools.islice(waiting, AHEAD * num - len(running)):
+                running[pool.submit(do_shard, run, job.open_work, key)] = key
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                key = running.pop(future)
+                future.result()
+                yield key
+
+
+@contextlib.contextmanager
+def process_pool(num: int, label: str) -> Iterator[ProcessPoolExecutor]:
+    """So many worker processes that die with this one; what they have not begun when an error comes, they never begin.
+
+    Raises:
+        HostFault: a worker was killed.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
     with ProcessPoolExecutor(num, context, initializer=_be_a_worker, initargs=(os.getpid(),)) as pool:
         try:
-            while True:
-                for key in itertools.islice(waiting, AHEAD * num - len(running)):
-                    running[pool.submit(do_shard, run, job.open_work, key)] = key
-                if not running:
-                    return
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    key = running.pop(future)
-                    future.result()
-                    yield key
-        except BrokenProcessPool as error:
-            raise HostFault(
-                f"a worker of {job.label} was killed ({num} workers): usually memory ran out. Finished shards are "
-                "kept. Set workers lower, or make the shards smaller, and run again."
-            ) from error
-        finally:
+            yield pool
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise HostFault(
+                    f"a worker of {label} was killed ({num} workers): usually memory ran out. Finished shards are "
+                    "kept. Set workers lower, or make the shards smaller, and run again."
+                ) from error
+            raise
 
 
 @dataclass(frozen=True)

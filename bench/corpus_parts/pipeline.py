@@ -43,7 +43,7 @@ def run(options: Options) -> Part:
             {name: lambda command=command: run_json(command) for name, command in engines.items()}, options.rounds
         )
     speeds = {name: [megabytes / each["cpu_s"] for each in rounds] for name, rounds in runs.items()}
-    speeds["ours"] = speeds.pop("1 workers")
+    speeds = {"ours": speeds.pop("1 workers"), "ours, 2 workers": speeds.pop("2 workers"), **speeds}
     ratios = {}
     if datatrove:
         ratios["pipeline_vs_datatrove"] = round(

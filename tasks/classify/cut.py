@@ -19,7 +19,7 @@ from tasks.classify.page import cut_page
 from tasks.classify.score import HISTOGRAMS, SCORES, sidecar
 from tasks.errors import ConfigError, DataFault
 from tasks.records import DOCUMENT
-from tasks.shard_workers import ShardJob, Work, Workers, each_shard
+from tasks.shard_workers import ShardJob, Work, Workers, each_shard, require_every_row
 from tasks.shards import ShardWriter, read_batches
 from tasks.storage import join
 
@@ -106,6 +106,7 @@ def cut(workspace: Workspace, config: CutConfig, inputs: dict[str, Artifact]) ->
         rows="documents",
     )
     each_shard(workspace, job, Workers(config.workers, config.runner, config.shared_disk))
+    require_every_row(job.label, sum(job.shards.values()), workspace.units())
     kept: Counter[str] = Counter()
     for record in workspace.units():
         kept.update(record.facts.get("kept", {}))
@@ -197,13 +198,14 @@ def cut_shard(unit: Unit, plan: Plan, documents: str, scores: str) -> None:
             keep = sides == 0
             writer.write(pa.Table.from_batches([batch.select(DOCUMENT.names).filter(pa.array(keep))], DOCUMENT))
             kept.update(scored["group"].filter(pa.array(keep)).to_pylist())
-            unit.count(rows_in=batch.num_rows, rows_out=int(keep.sum()))
+            unit.count(rows_in=batch.num_rows)
             lost = pa.array(~keep)
             rows = batch.select(["id", "url", "source", "text"]).filter(lost).to_pylist()
             said = scored.select(["group", "score"]).filter(lost).to_pylist()
             for row, facts, side in zip(rows, said, sides[~keep], strict=True):
                 unit.drop(LOW if side < 0 else ABOVE, row | facts | {"text": row["text"][:EXCERPT_CHARS]})
     unit.set_rows(target, writer.rows)
+    unit.count(rows_out=writer.rows)
     unit.note(kept=dict(sorted(kept.items())))
 
 

@@ -14,7 +14,7 @@ from tasks.classify.histogram import as_json, count_bins, merged
 from tasks.classify.labels.examples import document_shards
 from tasks.classify.model import Classifier, open_classifier
 from tasks.classify.text import to_line
-from tasks.shard_workers import ShardJob, Work, Workers, each_shard
+from tasks.shard_workers import ShardJob, Work, Workers, each_shard, require_every_row
 from tasks.shards import ShardWriter, read_batches
 from tasks.storage import join
 
@@ -50,6 +50,7 @@ def score(workspace: Workspace, config: ScoreConfig, inputs: dict[str, Artifact]
         rows="documents",
     )
     each_shard(workspace, job, Workers(config.workers, config.runner, config.shared_disk))
+    require_every_row(job.label, sum(job.shards.values()), workspace.units())
     if workspace.unit_record("histograms") is None:
         found = merged(r.facts["histograms"] for r in workspace.units() if "histograms" in r.facts)
         with workspace.unit("histograms") as unit:
@@ -78,8 +79,9 @@ def score_shard(unit: Unit, url: str, model: Classifier, group_by: str) -> None:
             groups = group_names(batch, group_by)
             count_bins(histograms, scores, groups, model.highest)
             writer.write(pa.Table.from_arrays([batch["id"], pa.array(groups, pa.string()), scores], schema=SCORES))
+            unit.count(rows_in=batch.num_rows)
     unit.set_rows(target, writer.rows)
-    unit.count(rows_in=writer.rows, rows_out=writer.rows)
+    unit.count(rows_out=writer.rows)
     unit.note(histograms=as_json(histograms))
 
 

@@ -20,6 +20,7 @@ from tasks.decontaminate.paraphrase import Closest, closest_to, passages_of
 from tasks.decontaminate.search import Counts, Found, Rules, common_phrases, search
 from tasks.errors import ConfigError
 from tasks.progress import track
+from tasks.shard_workers import require_every_row
 from tasks.shards import read_batches
 from tasks.storage import storage_for
 
@@ -59,6 +60,8 @@ def run(workspace: Workspace, config: DecontaminateConfig, inputs: dict[str, Art
                 rows = docs.entry(path).rows or 0
                 _copy(unit, docs)
                 unit.count(rows_in=rows, rows_out=rows)
+    expected = sum(docs.entry(path).rows or 0 for path in (*shards, *kept))
+    require_every_row(f"decontaminate {workspace.name}", expected, workspace.units())
     workspace.note(**figures(config, index, [record.facts for record in workspace.units()]))
 
 
@@ -138,8 +141,8 @@ def _clear(unit: Unit, docs: Artifact, judge: Judge) -> None:
     dropped: dict[str, dict[str, Counter[str]]] = {}
     for batch in read_batches(docs.file_url(unit.key)):
         verdicts = judge(_said(batch))
-        unit.count(rows_in=len(verdicts), rows_out=verdicts.count(None))
         kept.append(batch.filter(pa.array([verdict is None for verdict in verdicts], pa.bool_())))
+        unit.count(rows_in=batch.num_rows, rows_out=kept[-1].num_rows)
         for number, found in enumerate(verdicts):
             if found is not None:
                 (row,) = batch.slice(number, 1).to_pylist()

@@ -15,7 +15,7 @@ from tasks.ingest.config import CleanConfig
 from tasks.ingest.engine import run_shard
 from tasks.ingest.extract import Extractor
 from tasks.ingest.steps import plan_of
-from tasks.shard_workers import ShardJob, Work, Workers, each_shard
+from tasks.shard_workers import ShardJob, Work, Workers, each_shard, require_every_row
 from tasks.storage import join
 
 
@@ -34,6 +34,7 @@ def run(workspace: Workspace, config: CleanConfig, inputs: dict[str, Artifact]) 
         rows="pages",
     )
     each_shard(workspace, job, Workers(config.workers, config.runner, config.shared_disk))
+    require_every_row(job.label, sum(job.shards.values()), workspace.units())
     counts = sum((record.counts for record in workspace.units()), Counts())
     if counts.in_ and not counts.out:
         reasons = ", ".join(f"{reason} {n:,}" for reason, n in Counter(counts.dropped).most_common(6))

@@ -1,5 +1,6 @@
 """Knobs of the ingest stages. A filter's thresholds are fields under its name: `filters.length.min_chars`."""
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 from pydantic import Field, create_model, field_validator, model_validator
@@ -7,9 +8,11 @@ from pydantic import Field, create_model, field_validator, model_validator
 from tasks.config import StageConfig, input_field, operational_field
 from tasks.ingest.dedup.config import DedupConfig
 from tasks.ingest.edits import EDITS
+from tasks.ingest.edits.edit import Edit
 from tasks.ingest.extractors import DEFAULT, EXTRACTORS
 from tasks.ingest.filters import FILTERS
 from tasks.ingest.filters.presets import RULES, rebased
+from tasks.ingest.filters.rule import Filter
 from tasks.ingest.languages import LANGUAGES
 from tasks.ingest.sources import SOURCES
 from tasks.ingest.sources.source import SourceConfig
@@ -52,28 +55,19 @@ class MirrorConfig(StageConfig):
         }
 
 
-FilterSet: type[StageConfig] = create_model(
-    "FilterSet",
-    __base__=StageConfig,
-    __module__=__name__,
-    __doc__="Thresholds of each filter that is applied; a filter that is none is not applied.",
-    **{
-        name: (kind.rules | None, Field(default=None, description=(kind.rules.__doc__ or "").split("\n")[0]))
-        for name, kind in FILTERS.items()
-    },  # type: ignore[arg-type]
-)
+def _set_of(name: str, doc: str, kinds: Mapping[str, Filter | Edit]) -> type[StageConfig]:
+    """A config with a field for the knobs of each kind, none = not applied."""
+    fields: dict[str, Any] = {
+        kind: (each.rules | None, Field(default=None, description=(each.rules.__doc__ or "").split("\n")[0]))
+        for kind, each in kinds.items()
+    }
+    return create_model(name, __base__=StageConfig, __module__=__name__, __doc__=doc, **fields)
 
 
-EditSet: type[StageConfig] = create_model(
-    "EditSet",
-    __base__=StageConfig,
-    __module__=__name__,
-    __doc__="Knobs of each edit that is applied; an edit that is none is not applied.",
-    **{
-        name: (kind.rules | None, Field(default=None, description=(kind.rules.__doc__ or "").split("\n")[0]))
-        for name, kind in EDITS.items()
-    },  # type: ignore[arg-type]
+FilterSet = _set_of(
+    "FilterSet", "Thresholds of each filter that is applied; a filter that is none is not applied.", FILTERS
 )
+EditSet = _set_of("EditSet", "Knobs of each edit that is applied; an edit that is none is not applied.", EDITS)
 
 
 class CleanConfig(StageConfig):

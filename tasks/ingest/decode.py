@@ -63,7 +63,7 @@ def decode(content: bytes, content_type: str = "") -> Decoded | None:
     if _is_plausible(found, content):
         return found
     text, _ = undo_mojibake(found.text)  # in Shift_JIS or EUC-JP that was read as another encoding, bytes look like it
-    return Decoded(text, found.encoding) if len(_GARBAGE.findall(text)) <= MAX_GARBAGE * len(text) else None
+    return Decoded(text, found.encoding) if _has_little_garbage(text) else None
 
 
 def _decode(content: bytes, content_type: str) -> Decoded | None:
@@ -129,7 +129,11 @@ def _is_plausible(found: Decoded, content: bytes) -> bool:
         controls = len(content) - len(content.translate(None, _CONTROLS))
         if controls + content.count(b"\xc2") + content.count(b"\xef\xbf\xbd") <= allowed and b"\x1b" not in content:
             return True
-    return len(_GARBAGE.findall(found.text)) <= allowed
+    return _has_little_garbage(found.text)
+
+
+def _has_little_garbage(text: str) -> bool:
+    return len(_GARBAGE.findall(text)) <= MAX_GARBAGE * max(1, len(text))
 
 
 def _japanese(content: bytes) -> Decoded | None:

@@ -45,7 +45,7 @@ def plan_of(config: CleanConfig, extractor: Extractor) -> Plan:
         ),
         outputs={"docs": DOCUMENT, "annotations": sidecar},
         tables=lambda kept, dropped: {
-            "docs": documents(kept, config.language),
+            "docs": documents(kept, config),
             "annotations": annotations(kept, dropped, sidecar),
         },
         reject=partial(rejects, config=config),
@@ -131,13 +131,14 @@ def named(batch: Batch) -> tuple[Batch, Reasons]:
     return batch.with_columns({"document_id": [document_id(*part) for part in parts]}), [None] * len(batch)
 
 
-def documents(kept: Batch, language: str) -> pa.Table:
+def documents(kept: Batch, config: CleanConfig) -> pa.Table:
     """Rows of docs/."""
     if not len(kept):
         return DOCUMENT.empty_table()
-    facts = zip(kept["encoding"], kept["title"], strict=True)
+    titles, _ = revise(kept["title"], config.edited(), "kept")  # personal data is masked there, too
+    facts = zip(kept["encoding"], titles, strict=True)
     meta = [_meta(encoding=encoding, title=title) for encoding, title in facts]
-    own = {"id": kept["document_id"], "language": [language] * len(kept), "meta": meta}
+    own = {"id": kept["document_id"], "language": [config.language] * len(kept), "meta": meta}
     return pa.table({name: own[name] if name in own else kept[name] for name in DOCUMENT.names}, schema=DOCUMENT)
 
 

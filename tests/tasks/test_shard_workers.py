@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from tasks.artifact import Workspace
+from tasks.artifact import ConservationError, Workspace
 from tasks.artifact.lease import hold
 from tasks.errors import ConfigError, DataFault, HostFault
 from tasks.ray_workers import _connected, _require_shared
-from tasks.shard_workers import AHEAD, ShardJob, _in_processes
+from tasks.shard_workers import AHEAD, ShardJob, _in_processes, require_every_row
 from tests.tasks.shard_job import ShoutConfig, keys, open_shout, shouted
 
 
@@ -118,3 +118,13 @@ def test_a_store_that_nodes_cannot_see_is_refused(url, hosts, shared_disk, said)
             _require_shared(url, hosts, shared_disk)
     else:
         _require_shared(url, hosts, shared_disk)
+
+
+@pytest.mark.parametrize(("counted", "is_whole"), [((3, 4), True), ((3, 3), False), ((3, 5), False), ((), False)])
+def test_units_must_have_taken_in_every_row_of_the_inputs_once(counted, is_whole):
+    records = [SimpleNamespace(counts=SimpleNamespace(in_=rows)) for rows in counted]
+    if is_whole:
+        require_every_row("x", 7, records)
+    else:
+        with pytest.raises(ConservationError, match=rf"x: the inputs hold 7 rows, the units took in {sum(counted)}:"):
+            require_every_row("x", 7, records)

@@ -24,7 +24,7 @@ from tasks.ingest.dedup.recall import measure_recall
 from tasks.ingest.dedup.report import Losses, figures, guard, largest_component
 from tasks.ingest.dedup.write import Sources, heldout_texts, write_heldout, write_shard
 from tasks.ingest.shingles import SKETCH
-from tasks.shard_workers import Opener, ShardJob, Work, Workers, each_shard
+from tasks.shard_workers import Opener, ShardJob, Work, Workers, each_shard, require_every_row
 from tasks.storage import join
 
 SMALL_CORPUS = 5000  # documents that one process compares in seconds
@@ -66,6 +66,7 @@ def run(workspace: Workspace, config: DedupConfig, inputs: dict[str, Artifact]) 
     folders = save_blocks(heldout_texts(sources, new, against), scratch / "heldout", corpus.worker_config)
     writing = partial(open_writing, partial(write_shard, workspace, sources, folders), workspace.url, docs_url)
     each_shard(workspace, job("docs", "write", writing), here)
+    require_every_row(f"dedup {workspace.name}", sum(rows.values()), workspace.units())
     facts = [record.facts for record in workspace.units()]
     workspace.note(
         sketch=SKETCH,

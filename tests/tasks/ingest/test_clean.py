@@ -1,5 +1,6 @@
 """From raw pages to documents: each drop has its reason, and the number of workers changes nothing."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 import zstandard
 
-from tasks.artifact import Artifact, produce
+from tasks.artifact import Artifact, ConservationError, produce
 from tasks.errors import DataFault
+from tasks.ingest import engine
 from tasks.ingest.config import CleanConfig, MirrorConfig, SourceConfig
-from tasks.ingest.engine import Batch
+from tasks.ingest.engine import Batch, read_rows
 from tasks.ingest.extract import Extracted, Extractor
 from tasks.ingest.filters.verdicts import decide, judge, limits_of
 from tasks.ingest.mirror import MIRROR
@@ -195,3 +197,17 @@ def test_a_shard_of_which_nothing_is_kept_has_its_files_all_the_same(tmp_path):
     for entry in made.files():
         rows[entry.path.split("/")[0]].append(entry.rows)
     assert rows == {"annotations": [4, 0], "docs": [4, 0]}
+
+
+def test_pages_that_are_never_read_stop_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "read_rows", lambda url: itertools.islice(read_rows(url), 0))
+    with pytest.raises(ConservationError, match=r"clean x: the inputs hold 2 rows, the units took in 0:"):
+        clean(tmp_path / "store", mirror(tmp_path, {f"{i}.html": html(japanese(i)) for i in range(2)}))
+
+
+def test_personal_data_is_masked_in_titles_too(tmp_path):
+    page = html(japanese(1)).replace("題".encode(), "連絡先 taro@example.jp".encode(), 1)
+    made = clean(tmp_path / "store", mirror(tmp_path, {"a.html": page}))
+    (row,) = read_table(made, "docs/").to_pylist()
+    assert "taro@example.jp" not in row["meta"]
+    assert "<EMAIL>" in row["meta"]

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.artifact import ConservationError
 from tasks.errors import DataFault
 from tasks.ingest.comparable import comparable
+from tasks.ingest.dedup import stage
 from tasks.ingest.shingles import jaccard, shingles
 from tasks.records import DOCUMENT
 from tasks.shards import read_documents
@@ -202,3 +204,13 @@ def test_the_stage_writes_train_and_heldout_and_keeps_the_evidence(tmp_path):
         "loss": round(2 / 41, 4),
     }
     assert made.manifest.extra["heldout"] == len(heldout)
+
+
+def test_heldout_documents_that_nobody_wrote_stop_the_run(tmp_path, monkeypatch):
+    def forgetful(workspace, sources, shard):
+        with workspace.unit(f"heldout/{shard.path}") as unit:
+            unit.write_parquet(f"heldout/{shard.path}", DOCUMENT.empty_table())
+
+    monkeypatch.setattr(stage, "write_heldout", forgetful)
+    with pytest.raises(ConservationError, match=r"the inputs hold 30 rows, the units took in 2\d:"):
+        dedup(tmp_path, [document(i, prose(i)) for i in range(30)], CONFIG.with_changes({"heldout_fraction": 0.2}))
