@@ -7,20 +7,17 @@ from enum import StrEnum
 
 from flows.configs import (
     ClassifyFlowConfig,
-    CorpusConfig,
     DistillFlowConfig,
     IngestConfig,
     InstructFlowConfig,
     PackFlowConfig,
     SynthFlowConfig,
 )
+from flows.corpora import CPT_DOCUMENTS, CPT_SOURCES, HELDOUT, NO_ITEMS, TINY_CORPORA
 from flows.gemma2 import gemma2_cpt, gemma2_sft
-from flows.sources import EN_PAGES, JA_PAGES, PYTHON_PAGES
-from flows.teachers import GEMMA3_270M, SMOLLM2
+from flows.teachers import GEMMA, GEMMA3_270M, SMOLLM2
 from tasks.classify.config import AnnotateConfig, ClassifierConfig, ContrastConfig, CutConfig, ScoreConfig, Side
-from tasks.decontaminate.config import DecontaminateConfig
 from tasks.eval.config import EvalConfig
-from tasks.ingest.config import CleanConfig, DedupConfig
 from tasks.instruct.config import InstructConfig, InstructGates
 from tasks.pack.config import PackConfig, SourceShare, TokenizerConfig
 from tasks.preflight.config import PreflightConfig
@@ -28,11 +25,7 @@ from tasks.release.config import ReleaseConfig
 from tasks.report.config import ReportConfig
 from tasks.synth.config import SynthConfig
 from tasks.teach.config import TeachConfig
-from tasks.teacher.config import gemma_terms_accepted
 from tasks.train.config import TrainConfig
-
-# Gemma weights only after the user accepted Gemma's terms: without them the Japanese teacher and its rows are left out.
-GEMMA = gemma_terms_accepted()
 
 
 class IngestPreset(StrEnum):
@@ -103,48 +96,9 @@ class FactoryPreset(StrEnum):
 
 # ------------------------------------------------------------------------------------------------------------ ingest
 
-# Documentation is terser than the web the published rules were made for: shorter documents, many Latin letters, long
-# lists. Swallow v2 itself dropped the longest-sentence and n-gram rules. The other thresholds are Swallow v1's.
-_PROSE = "resiliparse"  # leaves lists and tables out, of which the small teachers make no question that they can answer
-JA_CLEAN = CleanConfig(language="ja", extractor=_PROSE).with_changes(
-    {
-        "edits.foreign_lines.min_words": 6,  # pages that are half translated
-        "edits.footer": None,  # manuals end in text; the keywords are those of web sites
-        "filters.length.min_chars": 100,
-        "filters.japanese.min_japanese_letters": 80,
-        "filters.japanese.min_japanese_fraction": 0.4,
-        "filters.sentences.min_mean_chars": 10,
-        "filters.sentences.max_longest_chars": 0,
-        "filters.character_ngrams": None,
-    }
-)
-EN_CLEAN = CleanConfig(language="en", extractor=_PROSE).with_changes({"filters.words.min_words": 30})
-
-
-def _dedup(heldout_fraction: float) -> DedupConfig:
-    """Half of all pairs with Jaccard 0.71 share a bucket; with the published 40 x 20 it is 0.82."""
-    return DedupConfig(bands=20, rows=10, heldout_fraction=heldout_fraction)
-
-
-# Manuals repeat their sentences: a phrase of more than 10 documents is no sign of a benchmark (GPT-3's own limit).
-# Whole held-out documents (bits_per_byte) are guarded by dedup.max_heldout_overlap.
-_NO_ITEMS = DecontaminateConfig(benchmarks=("continuation",), max_documents=10)
-_HELDOUT = ("ingest/tiny:ja", "ingest/tiny:en")
-
 INGEST: dict[IngestPreset, IngestConfig] = {
     # 2 cores, about a minute: some 7,000 pages, 14 MB of text kept.
-    IngestPreset.TINY: IngestConfig(
-        corpora={
-            "ja": CorpusConfig(mirror=JA_PAGES, clean=JA_CLEAN, dedup=_dedup(0.04), decontaminate=_NO_ITEMS),
-            "en": CorpusConfig(mirror=EN_PAGES, clean=EN_CLEAN, dedup=_dedup(0.03), decontaminate=_NO_ITEMS),
-            "python": CorpusConfig(
-                mirror=PYTHON_PAGES,
-                clean=CleanConfig(language="python"),
-                dedup=_dedup(0.02),
-                decontaminate=_NO_ITEMS,
-            ),
-        }
-    ),
+    IngestPreset.TINY: IngestConfig(corpora=TINY_CORPORA),
 }
 
 # ---------------------------------------------------------------------------------------------------------- classify
@@ -222,28 +176,11 @@ SYNTH: dict[SynthPreset, SynthFlowConfig] = {
             if GEMMA
             else {}
         ),
-        decontaminate=_NO_ITEMS.with_changes({"heldout": _HELDOUT}),
+        decontaminate=NO_ITEMS.with_changes({"heldout": HELDOUT}),
     ),
 }
 
 # -------------------------------------------------------------------------------------------------------------- pack
-
-_CPT_DOCUMENTS = (
-    "ingest/tiny:ja",
-    "ingest/tiny:en",
-    "ingest/tiny:python",
-    "synth/tiny:qa-en",
-    "synth/tiny:code",
-    *(("synth/tiny:qa-ja",) if GEMMA else ()),
-)
-_CPT_SOURCES = (
-    SourceShare(name="ja", language="ja", input=0, weight=0.70, max_epochs=3),
-    SourceShare(name="en", language="en", input=1, weight=0.22, max_epochs=2),
-    SourceShare(name="python", language="python", input=2, weight=0.05, max_epochs=1),
-    SourceShare(name="synth-qa-en", language="en", input=3, weight=0.01, max_epochs=4),
-    SourceShare(name="synth-code", language="python", input=4, weight=0.01, max_epochs=4),
-    *((SourceShare(name="synth-qa-ja", language="ja", input=5, weight=0.01, max_epochs=4),) if GEMMA else ()),
-)
 
 PACK: dict[PackPreset, PackFlowConfig] = {
     # 2 cores, 20 s.
@@ -262,10 +199,10 @@ PACK: dict[PackPreset, PackFlowConfig] = {
                 total_tokens=800_000,
             ),
             "cpt": PackConfig(
-                documents=_CPT_DOCUMENTS,
+                documents=CPT_DOCUMENTS,
                 tokenizer=":tokenizer",
                 kind="text",
-                sources=_CPT_SOURCES,
+                sources=CPT_SOURCES,
                 total_tokens=800_000,
                 on_shortfall="spread",
             ),
@@ -362,7 +299,7 @@ INSTRUCT: dict[InstructPreset, InstructFlowConfig] = {
             if GEMMA
             else {}
         ),
-        decontaminate=_NO_ITEMS.with_changes({"benchmarks": ("instructions", "continuation"), "heldout": _HELDOUT}),
+        decontaminate=NO_ITEMS.with_changes({"benchmarks": ("instructions", "continuation"), "heldout": HELDOUT}),
         pack=PackConfig(
             documents=(":en", *((":ja",) if GEMMA else ())),
             tokenizer="pack/tiny:tokenizer",

@@ -1,6 +1,9 @@
 """Models that write for the presets: where their weights come from, and under which licence."""
 
-from tasks.teacher.config import TeacherConfig
+from tasks.teacher.config import TeacherConfig, gemma_terms_accepted
+
+# Gemma weights only after the user accepted Gemma's terms: without them the Japanese teacher and its rows are left out.
+GEMMA = gemma_terms_accepted()
 
 SMOLLM2 = TeacherConfig(
     model_name="SmolLM2-135M-Instruct",
