@@ -3,9 +3,10 @@
 import functools
 import re
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from tasks.artifact.ledger import UnitRecord
 from tasks.errors import DataFault
 
 RUN_CHARS = 10  # repetition is looked for in runs of this many characters (recipes.md 5.7)
@@ -146,6 +147,20 @@ class YieldWatch:
         self._what, self._preview, self._least = what, preview, least
         self._window: deque[tuple[int, int]] = deque()
         self._reasons: Counter[str] = Counter()
+
+    def take(self, keys: Iterable[str], record_of: Callable[[str], UnitRecord | None]) -> list[str]:
+        """Take in those of the units that are finished, in order; the keys of the others.
+
+        Raises:
+            DataFault: as `add`.
+        """
+        missing: list[str] = []
+        for key in keys:
+            if record := record_of(key):
+                self.add(record.counts.in_, record.counts.out, record.counts.dropped)
+            else:
+                missing.append(key)
+        return missing
 
     def add(self, rows: int, kept: int, reasons: Mapping[str, int]) -> None:
         """Take in one unit of work, in order.

@@ -39,12 +39,7 @@ def make_conversations(workspace: Workspace, config: InstructConfig, inputs: dic
     keys = [f"{start // size:05d}" for start in starts]
     workspace.expect_units(len(keys))
     watch = gates.YieldWatch(workspace.name, preview=config.preview_requests, least=config.min_yield)
-    missing: list[str] = []
-    for key in keys:
-        if record := workspace.unit_record(key):
-            watch.add(record.counts.in_, record.counts.out, record.counts.dropped)
-        else:
-            missing.append(key)
+    missing = watch.take(keys, workspace.unit_record)
     if missing:
         with served(model_dir, config.serving, workspace.scratch.parent / "servers") as generator:
             ask = _Asker(generator, AnswerStore(answers_url(workspace.url)), config, workspace.name)
@@ -64,8 +59,7 @@ def make_conversations(workspace: Workspace, config: InstructConfig, inputs: dic
                 for key in missing:
                     with workspace.unit(key) as unit:
                         _write_unit(unit, blocks[key], replies, config, facts)
-                    if record := workspace.unit_record(key):
-                        watch.add(record.counts.in_, record.counts.out, record.counts.dropped)
+                    watch.take([key], workspace.unit_record)
                 for _ in replies:  # lets the engine close its books
                     pass
     note_totals(workspace)

@@ -63,12 +63,7 @@ def synthesize(workspace: Workspace, config: SynthConfig, inputs: dict[str, Arti
     workspace.note(licences=facts["licence"], teachers=facts["name"])
     workspace.expect_units(len(units))
     watch = YieldWatch(workspace.name, preview=config.preview_requests, least=config.min_yield)
-    missing: list[str] = []
-    for key in units:
-        if record := workspace.unit_record(key):
-            watch.add(record.counts.in_, record.counts.out, record.counts.dropped)
-        else:
-            missing.append(key)
+    missing = watch.take(units, workspace.unit_record)
     first = list(units)[: -(-config.preview_requests // size)]  # judged before anything else is asked
     with served(model_dir, config.serving, workspace.scratch.parent / "servers") as generator:
         for group in ([key for key in missing if key in first], [key for key in missing if key not in first]):
@@ -84,8 +79,7 @@ def synthesize(workspace: Workspace, config: SynthConfig, inputs: dict[str, Arti
                 for key in group:
                     with workspace.unit(key) as unit:
                         write_unit(unit, units[key], replies, config, facts)
-                    if record := workspace.unit_record(key):
-                        watch.add(record.counts.in_, record.counts.out, record.counts.dropped)
+                    watch.take([key], workspace.unit_record)
                 for _ in replies:  # lets the engine close its books
                     pass
     note_totals(workspace)

@@ -1,5 +1,7 @@
 """Gates: each side of each threshold, on what small teachers really wrote."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -143,3 +145,14 @@ def test_a_low_or_falling_yield_stops_the_run(kept, stops):
             check()
     else:
         check()
+
+
+def test_finished_units_count_in_the_yield_and_the_others_are_named():
+    records = {"a": SimpleNamespace(counts=SimpleNamespace(in_=32, out=4, dropped={"empty": 28})), "c": None}
+    watch = gates.YieldWatch("tiny", preview=32, least=0.1)
+    assert watch.take(["a", "b", "c"], records.get) == ["b", "c"]
+    with pytest.raises(DataFault, match="0 of the last 32 answers"):
+        watch.add(32, 0, {})
+    poor = {"a": SimpleNamespace(counts=SimpleNamespace(in_=32, out=3, dropped={}))}
+    with pytest.raises(DataFault, match="3 of the last 32 answers"):
+        gates.YieldWatch("tiny", preview=32, least=0.1).take(["a"], poor.get)

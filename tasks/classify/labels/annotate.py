@@ -80,12 +80,7 @@ def _mark(workspace: Workspace, sheet: Sheet, teacher: Artifact) -> None:
     paths = document_shards(sheet.documents)
     workspace.expect_units(len(paths))
     watch = YieldWatch(workspace.name, preview=config.preview_requests, least=config.min_yield)
-    missing: list[str] = []
-    for path in paths:
-        if record := workspace.unit_record(path):
-            watch.add(record.counts.in_, record.counts.out, record.counts.dropped)
-        else:
-            missing.append(path)
+    missing = watch.take(paths, workspace.unit_record)
     with served(teacher.local_dir("model"), config.serving, workspace.scratch.parent / "servers") as generator:
         asking = answer_all(
             (sheet.request(row) for path in missing for row in sheet.rows(path)),
@@ -98,8 +93,7 @@ def _mark(workspace: Workspace, sheet: Sheet, teacher: Artifact) -> None:
             for path in missing:
                 with workspace.unit(path) as unit:
                     _write(unit, sheet, path, replies)
-                if record := workspace.unit_record(path):
-                    watch.add(record.counts.in_, record.counts.out, record.counts.dropped)
+                watch.take([path], workspace.unit_record)
             for _ in replies:  # lets the engine close its books
                 pass
 
