@@ -20,7 +20,7 @@ from tasks.browse.shelf import Place, Shelf
 from tasks.errors import ConfigError
 from tasks.ingest.filters import FILTERS
 from tasks.ingest.filters.rule import Limit
-from tasks.ingest.filters.verdicts import limits_of
+from tasks.ingest.filters.verdicts import first_broken, limits_of
 
 FOLDER = "annotations/"
 CACHE_BYTES = 512 << 20
@@ -269,15 +269,6 @@ class _Count:
             shards=shards,
             of_shards=of_shards,
         )
-
-
-def first_broken(columns: Mapping[str, np.ndarray], limits: Sequence[Limit]) -> np.ndarray:
-    """For each row 1 + the place of the first limit that it breaks; 0 = it breaks none."""
-    first = np.zeros(len(next(iter(columns.values()), ())), np.int32)
-    for place in range(len(limits), 0, -1):
-        limit = limits[place - 1]
-        first[limit.broken(columns[limit.column])] = place
-    return first
 
 
 def _priorities(shard: int, rows: int) -> np.ndarray:

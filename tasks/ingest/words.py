@@ -20,6 +20,7 @@ _KIND = np.zeros(0x110000, np.uint8)
 _KIND[0x30:0x3A] = _KIND[0x41:0x5B] = _KIND[0x61:0x7B] = 1
 _KIND[0x30A1:0x30FB] = _KIND[0x30FC:0x30FF] = 2
 _PAD = b"\n\n\n"
+_HAS_HYPERSCAN = find_spec("hyperscan") is not None
 Found = tuple[int, str]  # number of the text, word
 
 
@@ -47,7 +48,7 @@ class WordScan:
         not in カスタム. ASCII capitals count as small letters.
         """
         covered = np.zeros((len(texts), self.num_lists), np.int64)
-        find = self.by_automaton if find_spec("hyperscan") else self.by_tables
+        find = self.by_automaton if _HAS_HYPERSCAN else self.by_tables
         for text, word in find(texts) if len(texts) else ():
             covered[text, self.list_of[word]] += len(word)
         return covered

@@ -49,12 +49,16 @@ def columns_of(applied: Mapping[str, StageConfig]) -> list[str]:
 
 def decide(columns: Mapping[str, np.ndarray], limits: Sequence[Limit]) -> list[str | None]:
     """The first reason for each row of measured columns: what other thresholds would have dropped."""
-    num_rows = len(next(iter(columns.values()), ()))
-    first = np.zeros(num_rows, np.int64)  # 1 + the place of the first broken limit
+    reasons = [None, *(limit.reason for limit in limits)]
+    return [reasons[place] for place in first_broken(columns, limits).tolist()]
+
+
+def first_broken(columns: Mapping[str, np.ndarray], limits: Sequence[Limit]) -> np.ndarray:
+    """For each row 1 + the place of the first limit that it breaks; 0 = it breaks none."""
+    first = np.zeros(len(next(iter(columns.values()), ())), np.int32)
     for place, limit in reversed(list(enumerate(limits, 1))):
         first[limit.broken(columns[limit.column])] = place
-    reasons = [None, *(limit.reason for limit in limits)]
-    return [reasons[place] for place in first.tolist()]
+    return first
 
 
 def _judge_part(texts: Texts, applied: Mapping[str, StageConfig], everything: bool) -> Verdicts:
