@@ -17,6 +17,10 @@ export NESTLING_ACCEPT_GEMMA_TERMS ?=
 HOST ?= 127.0.0.1
 PORT ?= 4200
 
+# Compiled modules are kept, also where the environment says not to: else every process compiles its libraries anew,
+# which doubles the start of each flow and of each vLLM server.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install vllm tpu classifier check format test test-slow demo ui ui-down bench clean
 
 help: ## these lines

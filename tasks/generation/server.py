@@ -278,7 +278,9 @@ def server_python() -> Path:
 def _environment(serving: Serving) -> dict[str, str]:
     """Nothing is fetched, nothing is reported, caches stay in the project, all cores compute."""
     cores = sorted(os.sched_getaffinity(0))
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {
+    # Without compiled modules each of its four processes takes half as long again to start.
+    ours = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    environment = {name: value for name, value in os.environ.items() if name not in ours} | {
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",

@@ -177,6 +177,14 @@ def test_a_wanted_port_that_is_taken_is_an_error_before_anything_starts(tmp_path
     assert starts(lives) == 0
 
 
+def test_the_server_keeps_compiled_modules_also_where_the_environment_says_not_to(tmp_path, model, lives, monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    with served(model, Serving(), tmp_path) as generator:
+        ask(generator, tmp_path / "store", ["a"])
+        (pid,) = [int(line.split()[0]) for line in lives.read_text().splitlines()]
+        assert b"PYTHONDONTWRITEBYTECODE" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
 def test_without_the_serving_environment_the_error_says_make_vllm(tmp_path, model, monkeypatch):
     monkeypatch.setenv("NESTLING_VLLM_PYTHON", str(tmp_path / "absent"))
     with VllmServer(model, Serving(), tmp_path) as server, pytest.raises(ConfigError, match="make vllm"):
