@@ -9,15 +9,18 @@ import numpy as np
 from rensa import RMinHash  # pyright: ignore[reportAttributeAccessIssue] - a compiled module
 
 from tasks.ingest.comparable import code_points
+from tasks.ingest.compiled import Load
 
 SKETCH = "rensa-R/2"  # bands of different sketches must never be compared
 SKETCH_BATCH = 256  # texts whose shingles and signatures are in memory at once
 Shingle = Literal["char", "word"]
-_BASE = np.uint64(0x100000001B3)
-_MIX_1, _MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+BASE = np.uint64(0x100000001B3)
+MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SPACE_CODE = 0x20
 _BLOCK = 1 << 13  # tokens hashed at a time: the arrays stay in the nearest cache
+COMPILE_AFTER = 100_000_000  # tokens of one process: by then numpy has cost as much as loading the compiled code does
+_load = Load(COMPILE_AFTER)
 
 
 def text_digest(comparable_text: str) -> bytes:
@@ -46,18 +49,28 @@ def flat_shingles(texts: Sequence[str], ngram: int, kind: Shingle = "char") -> t
     offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.uint64)
     if not offsets[-1]:
         return np.zeros(0, np.uint64), offsets
+    if _load.pays(len(tokens)):
+        from tasks.ingest import shingles_compiled  # a second, see COMPILE_AFTER
+
+        return shingles_compiled.rolled(tokens, lengths, ngram, int(offsets[-1])), offsets
+    return rolled(tokens, lengths, ngram), offsets
+
+
+def rolled(tokens: np.ndarray, lengths: np.ndarray, ngram: int) -> np.ndarray:
+    """The hashes of all n-grams of sequences that stand side by side; at least one has an n-gram."""
     width = len(tokens) - ngram + 1
-    rolled = np.empty(width, np.uint64)
+    found = np.empty(width, np.uint64)
     for low in range(0, width, _BLOCK):
         high = min(low + _BLOCK, width)
         part = tokens[low:high].astype(np.uint64)
         for offset in range(1, ngram):
-            part *= _BASE
+            part *= BASE
             part += tokens[low + offset : high + offset]
-        rolled[low:high] = mixed(part)
+        found[low:high] = mixed(part)
+    counts = np.maximum(lengths - ngram + 1, 0).tolist()
     starts = (np.cumsum(lengths) - lengths).tolist()
-    own = [rolled[start : start + count] for start, count in zip(starts, counts.tolist(), strict=True) if count]
-    return np.concatenate(own), offsets  # without the n-grams that span two texts
+    own = [found[start : start + count] for start, count in zip(starts, counts, strict=True) if count]
+    return np.concatenate(own)  # without the n-grams that span two texts
 
 
 def _words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -78,9 +91,9 @@ def _words(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 def mixed(values: np.ndarray) -> np.ndarray:
     """Spread the bits (splitmix64's finaliser): MinHash needs hashes that look random. A bijection."""
     values = values ^ (values >> np.uint64(30))
-    values *= _MIX_1
+    values *= MIX_1
     values ^= values >> np.uint64(27)
-    values *= _MIX_2
+    values *= MIX_2
     values ^= values >> np.uint64(31)
     return values
 
@@ -100,8 +113,22 @@ def band_keys(hashes: np.ndarray, offsets: np.ndarray, shape: tuple[int, int], s
     """
     bands, rows = shape
     found = signatures(hashes, offsets, bands * rows, seed).reshape(-1, bands, rows)
-    keys = np.broadcast_to(mixed(np.arange(1, bands + 1, dtype=np.uint64)), found.shape[:2])  # bands never meet
-    for row in range(rows):
+    if _load.pays(0):
+        from tasks.ingest import shingles_compiled  # loaded by now
+
+        return shingles_compiled.joined(found, band_starts(bands))
+    return joined(found, band_starts(bands))
+
+
+def band_starts(bands: int) -> np.ndarray:
+    """What the key of each band starts with, so that bands never meet."""
+    return mixed(np.arange(1, bands + 1, dtype=np.uint64))
+
+
+def joined(found: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    """One key for the values of each text and band. Shape [texts, bands, rows] -> [texts, bands]."""
+    keys = np.broadcast_to(starts, found.shape[:2])
+    for row in range(found.shape[2]):
         keys = mixed(keys ^ found[:, :, row])
     return keys
 

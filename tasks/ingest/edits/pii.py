@@ -1,14 +1,14 @@
 """Masks personal data and secrets with typed placeholders, <EMAIL> to <SECRET>; what was found is counted, not stored.
 
-Gates first: which characters and signs the lines have, for a batch of texts at once; then `re` on the few lines that
-can hold something.
+Gates first: hints (`pii_hints`) where hyperscan is installed, then which characters and signs the lines have, for a
+batch of texts at once; then `re` on the few lines that can hold something.
 """
 
 import functools
 import re
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from pydantic import Field
@@ -16,11 +16,13 @@ from pydantic import Field
 from tasks.config import StageConfig
 from tasks.ingest.characters import flag_table, joined_codes
 from tasks.ingest.edits.edit import Counts
+from tasks.ingest.edits.pii_hints import Extract, Hints
 from tasks.ingest.edits.pii_patterns import CHECKS, EVERYWHERE, KINDS, SECRETS, PiiPattern
 from tasks.ingest.literals import Literals
 
 COLUMNS: tuple[str, ...] = KINDS
 PART_CHARS = 1 << 17  # arrays of so many code points stay in the processor's cache
+HINTS_CHARS = 1 << 20  # hyperscan needs no arrays
 _DIGITS = (*range(0x30, 0x3A), *range(0xFF10, 0xFF1A))
 _HYPHENS = "‐‑‒–—―−ーｰ－．"  # and the full-width dot: they are ASCII only between ASCII
 _DIGIT, _LINE_END, _HYPHEN = 1, 2, 4  # flags; the others are free for letters of patterns
@@ -32,6 +34,9 @@ _ASCII = np.arange(0x110000, dtype=np.uint32)
 _ASCII[0xFF01:0xFF5F] -= 0xFEE0
 _ASCII[[0xFF0D, 0xFF0E]] = 0xFF0D, 0xFF0E
 _ASCII[[0xA0, 0x3000]] = 0x20
+_ASCII[[code for code in range(0x80, 0x20000) if chr(code).isdecimal() and code not in _DIGITS]] = (
+    0xFFFD  # `\\d` is ASCII
+)
 _IS_DIGIT, _IS_WORD = np.zeros(0x110000, np.bool_), np.zeros(0x110000, np.bool_)
 _IS_DIGIT[0x30:0x3A] = _IS_WORD[0x30:0x3A] = _IS_WORD[0x41:0x5B] = _IS_WORD[0x61:0x7B] = True
 
@@ -56,8 +61,8 @@ def edit(texts: list[str], rules: PiiRules) -> tuple[list[str], Counts]:
     patterns = _compiled(rules.patterns)
     counts = {kind: np.zeros(len(texts), np.int64) for kind in COLUMNS}
     masked = list(texts)
-    for first, last in _parts(texts):
-        for text, found in _find(_Batch(texts[first:last], patterns.table), patterns).items():
+    for first, last in _parts(texts, PART_CHARS if patterns.hints is None else HINTS_CHARS):
+        for text, found in _found(texts[first:last], patterns).items():
             masked[first + text] = _mask(texts[first + text], found)
             for match in found:
                 counts[match.kind][first + text] += 1
@@ -94,6 +99,7 @@ class _Patterns:
     table: np.ndarray  # code point -> flags
     signs: Literals
     orders: dict[str, tuple[int, ...]]  # sign -> the patterns that ask for it
+    hints: Hints | None
 
 
 @functools.lru_cache(maxsize=8)
@@ -115,14 +121,14 @@ def _compiled(patterns: tuple[PiiPattern, ...]) -> _Patterns:
         _Pattern(pattern, re.compile(pattern.pattern), bits.get(pattern.letters, 0), order)
         for order, pattern in enumerate(patterns)
     )
-    return _Patterns(each, table, Literals.of(tuple(orders)), dict(orders))
+    return _Patterns(each, table, Literals.of(tuple(orders)), dict(orders), Hints.of(patterns))
 
 
-def _parts(texts: list[str]) -> Iterator[tuple[int, int]]:
-    """Bounds of runs of texts with at most PART_CHARS characters; a longer text is a run of its own."""
+def _parts(texts: list[str], most: int) -> Iterator[tuple[int, int]]:
+    """Bounds of runs of texts with at most so many characters; a longer text is a run of its own."""
     first = size = 0
     for index, text in enumerate(texts):
-        if index > first and size + len(text) > PART_CHARS:
+        if index > first and size + len(text) > most:
             yield first, index
             first, size = index, 0
         size += len(text) + 1
@@ -163,10 +169,32 @@ class _Place:
     text: int
 
 
-def _find(batch: _Batch, patterns: _Patterns) -> dict[int, list[_Match]]:
+def _found(texts: list[str], patterns: _Patterns) -> dict[int, list[_Match]]:
     """For each text that holds something, the matches to mask, in order and apart."""
+    if patterns.hints is None:
+        batch = _Batch(texts, patterns.table)
+        return _find(batch, _places(batch, patterns))
+    extracts = list(patterns.hints.extracts(texts))
+    if not extracts:
+        return {}
+    batch = _Batch([extract.text for extract in extracts], patterns.table)
+    found = _find(batch, _tries(batch, patterns, extracts))
+    return {
+        extracts[number].place: [replace(match, start=extracts[number].whole_place(match.start)) for match in matches]
+        for number, matches in found.items()
+    }
+
+
+def _tries(batch: _Batch, patterns: _Patterns, extracts: Sequence[Extract]) -> Iterator["_Place"]:
+    """Every piece of the extracts that has the hint of a pattern."""
+    for text, (base, extract) in enumerate(zip(batch.starts.tolist()[:-1], extracts, strict=True)):
+        for order, start, end in extract.tries:
+            yield _Place(patterns.each[order], base + start, base + end, text)
+
+
+def _find(batch: _Batch, places: Iterator["_Place"]) -> dict[int, list[_Match]]:
     found: defaultdict[int, list[_Match]] = defaultdict(list)
-    for place in _places(batch, patterns):
+    for place in places:
         told, check = place.pattern.told, CHECKS.get(place.pattern.told.check)
         first, last = int(batch.starts[place.text]), int(batch.starts[place.text + 1])
         if told.cues and not _has_cue(batch.shadow, place.start, place.end, (first, last), told):

@@ -89,6 +89,11 @@ class PiiPattern(StageConfig):
     digits: int = Field(default=0, ge=0, description="Gate: fewest digits of a line that may hold it.")
     letters: str = Field(default="", description="Gate: one of these characters is in the line.")
     signs: tuple[str, ...] = Field(default=(), description="Gate: one of these strings is in the line.")
+    hint: str = Field(
+        default="",
+        description="Gate for hyperscan, where it is installed: an expression of its dialect that every line with a "
+        "match holds, whatever the width of its characters. Not needed beside signs.",
+    )
     check: str = Field(default="", description="Proof that it is one: a function of CHECKS.")
     cues: tuple[str, ...] = Field(default=(), description="One of these words must be near, written small.")
     cue_chars: int = Field(default=40, ge=0, description="How near, in characters before and after.")
@@ -119,11 +124,17 @@ class PiiPattern(StageConfig):
 _ZERO = r"0(?:(?<![A-Za-z\d+.(-]0)|(?<=(?i:tel|fax)0))"
 _OPEN_ZERO = r"\((?<![A-Za-z\d+.-]\()0"
 _ENDS = r"(?!\d|[-]\d)"
+# What may stand in a line for a character of its shadow.
+DIGIT = "[0-9０-９]"
+_GAP = r"[ \x{a0}\x{3000}\-‐‑‒–—―−ーｰ－]?"  # a blank or a hyphen
+_MANY_DIGITS = rf"{DIGIT}(?:{_GAP}{DIGIT}){{11}}"
+_LATIN = "A-Za-z0-9Ａ-Ｚａ-ｚ０-９"
 
 EVERYWHERE = (
     PiiPattern(
         kind="email",
         letters="@＠",
+        hint=rf"[{_LATIN}_.%+\-＿．％＋－][@＠][{_LATIN}]",
         pattern=r"[A-Za-z0-9_](?<![A-Za-z0-9._%+-][A-Za-z0-9_])[A-Za-z0-9._%+-]{0,63}@"
         r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])",
         check="email",
@@ -132,12 +143,14 @@ EVERYWHERE = (
         kind="phone",
         digits=8,
         letters="+＋",
+        hint=rf"[+＋](?:[^\n]{{0,3}}{DIGIT}){{8}}",
         pattern=r"\+(?<![\w+)]\+)[1-9]\d{0,2}(?:[ .-]?\(?\d{1,4}\)?){2,5}(?!\d)",
         check="international_phone",
     ),
     PiiPattern(
         kind="card",
         digits=13,
+        hint=_MANY_DIGITS,
         pattern=r"[2-6](?<![\d-]\d)(?:[ -]?\d){12,18}(?![ -]?\d)",
         check="luhn",
         cues=("カード", "クレジット", "card", "credit", "visa", "amex", "jcb", "카드"),
@@ -199,31 +212,39 @@ JAPAN = (
     PiiPattern(
         kind="phone",
         digits=10,
+        hint=rf"[0０]{DIGIT}{{1,4}}[^\n]{{1,2}}{DIGIT}{{1,4}}[^\n]{{1,2}}{DIGIT}{{3}}",
         pattern=rf"(?:{_OPEN_ZERO}\d{{1,4}}\)|{_ZERO}\d{{1,4}}[-(]) ?\d{{1,4}}[-)] ?\d{{3,4}}{_ENDS}",
         check="japanese_phone",
     ),
     PiiPattern(
         kind="phone",
         digits=10,
+        hint=rf"[0０]{DIGIT}{{1,4}}[^\n]?{DIGIT}{{1,4}}[^\n]?{DIGIT}{{4}}",
         pattern=rf"{_ZERO}\d{{1,4}}[ .]?\d{{1,4}}[ .]?\d{{4}}{_ENDS}",
         check="japanese_phone",
         cues=("電話", "携帯", "連絡先", "ファックス", "tel", "fax", "phone", "☎", "℡"),
         cue_chars=20,
     ),
     PiiPattern(
-        kind="address", digits=7, letters="〒", pattern=rf"〒 ?\d{{3}}-?\d{{4}}(?!\d)(?:[ 、,]{{0,2}}{_ADDRESS})?"
+        kind="address",
+        digits=7,
+        letters="〒",
+        hint="〒",
+        pattern=rf"〒 ?\d{{3}}-?\d{{4}}(?!\d)(?:[ 、,]{{0,2}}{_ADDRESS})?",
     ),
-    PiiPattern(kind="address", letters="都道府県", pattern=_ADDRESS),
+    PiiPattern(kind="address", letters="都道府県", hint=_PREFECTURE, pattern=_ADDRESS),
     PiiPattern(
         kind="address",
         digits=2,
         letters="市区町村",
+        hint=rf"[市区町村][^\n]{{1,20}}{DIGIT}",
         pattern=rf"[一-龥]{{1,5}}[市区町村]{_TOWN}{{1,20}}?\d{{1,4}}(?:丁目\d{{1,4}}番?|-\d{{1,4}})(?:-?\d{{1,4}}号?)?{_BUILDING}",
         cues=("住所", "所在地", "〒", "宛先", "お届け先"),
     ),
     PiiPattern(
         kind="national_id",
         digits=12,
+        hint=_MANY_DIGITS,
         pattern=r"\d(?<![\d-]\d)\d{3}[ -]?\d{4}[ -]?\d{4}(?![ -]?\d)",
         check="my_number",
         cues=("マイナンバー", "個人番号", "my number", "mynumber"),
@@ -233,11 +254,13 @@ UNITED_STATES = (
     PiiPattern(
         kind="phone",
         digits=10,
+        hint=rf"{DIGIT}{{3}}[^\n]{{1,2}}{DIGIT}{{3}}[^\n]{DIGIT}{{4}}",
         pattern=r"(?<![\w+.-])(?:\([2-9]\d{2}\) ?|[2-9]\d{2}[-.])[2-9]\d{2}[-.]\d{4}(?!\w|-\d)",
     ),
     PiiPattern(
         kind="address",
         digits=6,
+        hint=rf"[A-ZＡ-Ｚ]{{2}}[^\n]{DIGIT}{{5}}",
         pattern=r"(?<![\w-])\d{1,6} (?:[A-Z0-9][A-Za-z0-9.']{0,20} ){1,4}"
         r"(?:Street|St|Avenue|Ave|Road|Rd|Boulevard|Blvd|Lane|Ln|Drive|Dr|Court|Ct|Way|Place|Pl|Highway|Hwy)\b\.?"
         r"(?:,? (?:Apt|Suite|Ste|Unit|#)\.? ?\w{1,6})?"
@@ -246,6 +269,7 @@ UNITED_STATES = (
     PiiPattern(
         kind="national_id",
         digits=9,
+        hint=rf"{DIGIT}{{3}}[^\n]{DIGIT}{{2}}[^\n]{DIGIT}{{4}}",
         pattern=r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])",
         cues=("ssn", "social security"),
     ),

@@ -4,16 +4,17 @@ An n-gram that occurs again begins with an (n-1)-gram that does, so only places 
 the next, and the number of the repeated (n-1)-gram with one more symbol names an n-gram. The candidates shrink fast.
 """
 
-import importlib.util
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from tasks.ingest.compiled import Load
+
 _PACKED_BITS = 63  # of a signed number
 COMPILE_AFTER = 20_000_000  # symbols of one process: by then numpy has cost as much as loading the compiled code does
-_counted = 0
+_load = Load(COMPILE_AFTER)
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,7 @@ def count(symbols: np.ndarray, lengths: np.ndarray, longest: int) -> np.ndarray:
 
     Both give the same integers, so what is chosen changes nothing but the time.
     """
-    global _counted
-    _counted += len(symbols)
-    if _counted > COMPILE_AFTER and importlib.util.find_spec("numba"):
+    if _load.pays(len(symbols)):
         from tasks.ingest.filters import ngrams_compiled  # three seconds, see COMPILE_AFTER
 
         return ngrams_compiled.ladder(symbols, lengths, longest)

@@ -1,26 +1,16 @@
 """Counts of repeated n-grams by a compiled loop: the numbers of `ngrams.ladder`, three times as fast.
 
-Needs numba, which the [corpus] extra brings. The compiled code is kept beside this file; loading it costs about as much
-as the numpy version takes for 50 MB of text, so `ngrams.count` asks for it only where there is much to do.
+Loading it costs about as much as the numpy version takes for 50 MB of text: see `ngrams.COMPILE_AFTER`.
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
+
+from tasks.ingest.compiled import compiled
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # nowhere to keep the code (a read-only system without a home): compiled in each process
-        return numba.njit(nogil=True)(function)
-
-
-@_compiled
+@compiled
 def ladder(codes: np.ndarray, lengths: np.ndarray, longest: int) -> np.ndarray:
     """As `ngrams.ladder`. Memory: at most 80 bytes for each character of the longest text."""
     found = np.zeros((max(longest - 1, 0), len(lengths), 3), np.int64)
@@ -50,7 +40,7 @@ def ladder(codes: np.ndarray, lengths: np.ndarray, longest: int) -> np.ndarray:
     return found
 
 
-@_compiled
+@compiled
 def _slots(entries: int) -> int:
     """The size of a hash table for so many entries."""
     slots = 4
@@ -59,7 +49,7 @@ def _slots(entries: int) -> int:
     return slots
 
 
-@_compiled
+@compiled
 def _number(letters, n, names, candidates, numbers, counts, table):  # type: ignore[no-untyped-def]
     """Number the n-grams at the candidates from 0 on, count each, and return how many there are.
 
@@ -89,7 +79,7 @@ def _number(letters, n, names, candidates, numbers, counts, table):  # type: ign
     return distinct
 
 
-@_compiled
+@compiled
 def _repeated(names, candidates, num_candidates, numbers, counts):  # type: ignore[no-untyped-def]
     """Name the repeated n-grams, and keep the places where the next length can repeat. No branches: none is likely."""
     names[:] = 0

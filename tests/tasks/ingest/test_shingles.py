@@ -4,10 +4,11 @@ import random
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.ingest.comparable import comparable
+from tasks.ingest.compiled import Load
 from tasks.ingest.shingles import band_keys, flat_shingles, jaccard, shingles, signatures, text_digest
 
 
@@ -92,6 +93,25 @@ def test_repeated_shingles_change_no_signature_and_bands_never_meet():
     alone = np.array([0, len(distinct)], np.uint64)
     assert np.array_equal(signatures(hashes, every, 64, 0), signatures(distinct, alone, 64, 0))
     assert len(set(keys_of([""], (30, 2), 0)[0].tolist())) == 30
+
+
+@pytest.mark.slow  # compiling takes some seconds
+@given(
+    st.lists(st.text(alphabet="あいう𠀋ab ", max_size=40), max_size=6),
+    st.integers(1, 8),
+    st.sampled_from(["char", "word"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_compiled_and_numpy_make_the_same_keys(texts, ngram, kind):
+    pytest.importorskip("numba", reason="the extra [corpus] is not installed")
+    texts = [comparable(text) for text in texts]
+    with pytest.MonkeyPatch.context() as patch:
+        made = []
+        for enough in (1 << 60, -1):  # never, always
+            patch.setattr("tasks.ingest.shingles._load", Load(enough))
+            hashes, offsets = flat_shingles(texts, ngram, kind)
+            made.append((hashes.tolist(), offsets.tolist(), band_keys(hashes, offsets, (3, 4), 1).tolist()))
+    assert made[0] == made[1]
 
 
 def test_the_sketch_is_the_frozen_one():

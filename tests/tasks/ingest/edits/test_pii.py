@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.ingest.edits import pii, pii_hints
 from tasks.ingest.edits.pii import PiiRules, edit
 from tasks.ingest.edits.pii_patterns import (
     CHECKS,
@@ -18,6 +19,19 @@ from tasks.ingest.edits.pii_patterns import (
     is_luhn,
     is_my_number,
 )
+
+
+@pytest.fixture(scope="module", autouse=True, params=["with hints", "without"])
+def _hints(request):
+    """Everything holds with hyperscan, and where it is not installed."""
+    if request.param == "with hints":
+        pytest.importorskip("hyperscan", reason="the extra [corpus] is not installed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pii_hints, "HAS_HYPERSCAN", request.param == "with hints")
+        pii._compiled.cache_clear()
+        yield
+        pii._compiled.cache_clear()
+
 
 JA = PiiRules(patterns=(*EVERYWHERE, *SECRETS, *JAPAN))
 US = PiiRules(patterns=(*EVERYWHERE, *SECRETS, *UNITED_STATES))
@@ -193,8 +207,8 @@ def slow(text: str) -> str:
     return masked + text[last:]
 
 
-@settings(max_examples=60)
-@given(texts=st.lists(st.lists(_TOKENS, max_size=8).map("".join), max_size=4))
+@settings(max_examples=100)
+@given(texts=st.lists(st.lists(_TOKENS, max_size=12).map("".join), max_size=4))
 def test_gates_and_batches_change_nothing(texts):
     masked, counts = edit(texts, JA)
     assert masked == [slow(text) for text in texts]

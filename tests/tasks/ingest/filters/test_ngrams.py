@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.ingest.compiled import Load
 from tasks.ingest.filters import ngrams
 from tasks.ingest.filters.ngrams import repeats
 from tasks.ingest.texts import Texts
@@ -90,8 +91,7 @@ def test_the_compiled_loop_is_used_where_there_is_much_to_do(monkeypatch):
     asked: list[int] = []
     ladder = compiled.ladder
     monkeypatch.setattr(compiled, "ladder", lambda *given: asked.append(given[2]) or ladder(*given))
-    monkeypatch.setattr(ngrams, "_counted", 0)
-    monkeypatch.setattr(ngrams, "COMPILE_AFTER", 8)
+    monkeypatch.setattr(ngrams, "_load", Load(8))
     texts = Texts(["ああああ"])
     first, second, third = (ngrams.count(texts.codes, texts.lengths, 4).tolist() for _ in range(3))
     assert first == second == third == [[[3, 1, 2]], [[2, 1, 1]], [[0, 0, 0]]]
