@@ -136,8 +136,8 @@ CLASSIFY: dict[ClassifyPreset, ClassifyFlowConfig] = {
 # ------------------------------------------------------------------------------------------------------------- synth
 
 SYNTH: dict[SynthPreset, SynthFlowConfig] = {
-    # 2 cores, 3 minutes with the start of two servers: 520 requests to teachers that are far too small; five of six
-    # answers are rejected.
+    # 2 cores, 3 to 4 minutes with the start of two servers: 520 requests to teachers that are far too small; five of
+    # six answers are rejected.
     SynthPreset.TINY: SynthFlowConfig(
         teachers={"smollm2": SMOLLM2} | ({"gemma3-270m": GEMMA3_270M} if GEMMA else {}),
         recipes={
@@ -213,8 +213,8 @@ PACK: dict[PackPreset, PackFlowConfig] = {
 # ------------------------------------------------------------------------------------------------------------- train
 
 PRETRAIN: dict[PretrainPreset, TrainConfig] = {
-    # 2 cores, 2 to 3 minutes. It stands for the open base model, so English only. On 1.1 M tokens: 2.49 Japanese bits
-    # per byte, 1.54 English ones.
+    # 2 cores, 3 minutes. It stands for the open base model, so English only. On 0.8 M tokens: 2.61 Japanese bits
+    # per byte, 1.62 English ones.
     PretrainPreset.TINY: TrainConfig(
         data="pack/tiny:pretrain",
         model="gemma2/tiny",
@@ -232,7 +232,7 @@ PRETRAIN: dict[PretrainPreset, TrainConfig] = {
 
 
 CPT: dict[CptPreset, TrainConfig] = {
-    # 2 cores, 2 to 3 minutes. On 1.0 M tokens Japanese bits per byte fell by 51 % to 1.21, English ones rose by 1 %.
+    # 2 cores, 3 minutes. On 0.8 M tokens Japanese bits per byte fell by 54 % to 1.21, English ones rose by 1.4 %.
     CptPreset.TINY: TrainConfig(
         data="pack/tiny:cpt",
         base="pretrain/tiny",
@@ -267,8 +267,7 @@ DISTILL: dict[DistillPreset, DistillFlowConfig] = {
 # ---------------------------------------------------------------------------------------------------------- instruct
 
 INSTRUCT: dict[InstructPreset, InstructFlowConfig] = {
-    # 2 cores, 2 to 3 minutes, most of them for the start of two servers. A third of the English prompts and a quarter
-    # of the Japanese ones end as conversations.
+    # 2 cores, 3 to 4 minutes. A third of the English prompts and a quarter of the Japanese ones end as conversations.
     InstructPreset.TINY: InstructFlowConfig(
         recipes={
             "en": InstructConfig(
@@ -364,14 +363,14 @@ EVAL: dict[EvalPreset, EvalConfig] = {
 }
 
 RELEASE: dict[ReleasePreset, ReleaseConfig] = {
-    # 2 cores, a minute and a half: transformers and vLLM must give the same greedy tokens.
+    # 2 cores, a minute: transformers and vLLM must give the same greedy tokens.
     ReleasePreset.TINY: ReleaseConfig(
         model_name="Nestling-Tiny-ja", languages=("ja", "en"), model="sft/tiny", eval="eval/tiny"
     ),
 }
 
 FACTORY: dict[FactoryPreset, ReportConfig] = {
-    # 2 cores, 11 to 20 minutes with set-up: everything above, and the page about it.
+    # 2 cores, 18 minutes with set-up: everything above, and the page about it.
     FactoryPreset.TINY: ReportConfig(release="release/tiny", evaluation="eval/tiny"),
 }
 
