@@ -67,6 +67,7 @@ classifier: .venv-classifier/.done ## the environment that trains fastText class
 	@touch $@
 
 check: install ## format, lint, types, import contracts, spelling
+	@! git grep -nE '^(<<<<<<<|>>>>>>>) ' || { echo 'a merge was left half done: resolve these lines'; exit 1; }
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright

@@ -1,5 +1,6 @@
 """A metadata server like Google's, on loopback, that also misbehaves."""
 
+import contextlib
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -60,8 +61,9 @@ class FakeMetadata:
             handler.send_header("Metadata-Flavor", "Google")
         handler.send_header("ETag", body)
         handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body.encode())
+        with contextlib.suppress(ConnectionError):  # who asked may have been killed
+            handler.end_headers()
+            handler.wfile.write(body.encode())
 
     def __enter__(self) -> "FakeMetadata":
         threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
