@@ -66,7 +66,8 @@ class Hints:
 
     def extracts(self, texts: Sequence[str]) -> Iterator[Extract]:
         """What is left of the texts that have a hint, in order."""
-        data = "\n".join((*texts, "")).encode("utf-8", "replace")  # a lone surrogate is in no match
+        encoded = [text.encode("utf-8", "replace") for text in texts]  # a lone surrogate is in no match
+        data = b"\n".join((*encoded, b""))
         events: list[tuple[int, int]] = []
         self.database.scan(data, match_event_handler=lambda hint, _, end, _flags, _context: events.append((end, hint)))
         if not events:
@@ -75,7 +76,7 @@ class Hints:
         found, hints = np.array(events).T
         hits = np.unique(np.searchsorted(ends, found - 1) * len(self.patterns) + hints)
         lines = _Lines(data, np.append(0, ends[:-1] + 1).tolist(), ends.tolist())
-        firsts = np.cumsum([0, *(text.count("\n") + 1 for text in texts)])
+        firsts = np.searchsorted(ends, np.cumsum([0, *(len(text) + 1 for text in encoded)]))
         owners = np.searchsorted(firsts, hits // len(self.patterns), "right") - 1
         for place, own in zip(
             np.unique(owners).tolist(), np.split(hits, np.flatnonzero(np.diff(owners)) + 1), strict=True
