@@ -125,10 +125,10 @@ codecs.register_error(_VENDOR, _vendor)
 def _is_plausible(found: Decoded, content: bytes) -> bool:
     """Whether there are few enough control and replacement characters: a single-byte encoding decodes anything."""
     allowed = MAX_GARBAGE * max(1, len(found.text))
-    if found.encoding == "utf-8" and "\ufffd" not in found.text and b"\x1b" not in content:
-        # Counting bytes is ten times as fast, and says too much at most: 0xC2 begins more than controls.
-        if len(content) - len(content.translate(None, _MAYBE_GARBAGE)) <= allowed:
-            return True
+    # Counting bytes is ten times as fast, and says too much at most: 0xC2 begins more than controls.
+    is_plain = found.encoding == "utf-8" and "\ufffd" not in found.text and b"\x1b" not in content
+    if is_plain and len(content) - len(content.translate(None, _MAYBE_GARBAGE)) <= allowed:
+        return True
     return _has_little_garbage(found.text)
 
 
