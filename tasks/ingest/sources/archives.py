@@ -23,6 +23,7 @@ PAGES = WarcRecordType.response | WarcRecordType.resource | WarcRecordType.conve
 MAX_RECORD_BYTES = 1 << 28  # a larger record is a reject before it is read
 MAX_ARC_LINE = 1 << 16
 NOT_PAGES = ("metadata:", "urn:", "dns:", "whois:")  # what crawlers say about themselves
+_GZIP = b"\x1f\x8b"  # how a member begins
 _UNPACKED = (OSError, EOFError, ValueError, zlib.error, zstandard.ZstdError)
 
 
@@ -230,12 +231,14 @@ def _unpacked(body: bytes, encoding: str) -> bytes:
 
 
 def _inflated(body: bytes) -> bytes:
-    """What was packed with gzip, zlib or bare deflate; of a body that was cut off, what there is."""
+    """What was packed with gzip (all members), zlib or bare deflate; of a body that was cut off, what there is."""
     for window in (47, -15):
-        try:
-            plain = zlib.decompressobj(window).decompress(body, MAX_RECORD_BYTES)
-        except zlib.error:
-            continue
+        plain, rest = b"", body
+        with contextlib.suppress(zlib.error):
+            while rest and len(plain) < MAX_RECORD_BYTES:
+                member = zlib.decompressobj(window)
+                plain += member.decompress(rest, MAX_RECORD_BYTES - len(plain))
+                rest = member.unused_data if member.unused_data.startswith(_GZIP) else b""
         if plain:
             return plain
     raise ValueError("cannot be unpacked")

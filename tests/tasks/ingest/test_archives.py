@@ -117,6 +117,13 @@ GZIPPED = gzip.compress(HTML)
     ("headers", "body", "verdict"),
     [
         pytest.param(b"Content-Encoding: gzip\r\n", GZIPPED, HTML, id="gzip"),
+        pytest.param(
+            b"Content-Encoding: gzip\r\n",
+            gzip.compress(HTML[:5]) + gzip.compress(HTML[5:]),
+            HTML,
+            id="two gzip members",
+        ),
+        pytest.param(b"Content-Encoding: gzip\r\n", GZIPPED + b"\0\0", HTML, id="gzip with padding behind it"),
         pytest.param(b"Content-Encoding: deflate\r\n", zlib.compress(HTML), HTML, id="zlib"),
         pytest.param(b"Content-Encoding: deflate\r\n", zlib.compress(HTML)[2:-4], HTML, id="bare deflate"),
         pytest.param(b"Content-Encoding: zstd\r\n", zstandard.compress(HTML), HTML, id="zstd"),
