@@ -6,6 +6,7 @@
 both, and `left_out` says so; `--install` makes its environment under `.cache/bench-venvs`.
 """
 
+import json
 from pathlib import Path
 
 from bench.corpus_parts import PARTS
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> None:
     for name in chosen.parts:
         say(f"part {name}")
         found[name] = PARTS[name](asked)
+        say(json.dumps({"part": name, "ratios": found[name].ratios, **found[name].facts}))
     ratios = {name: ratio for part in found.values() for name, ratio in part.ratios.items()}
     first = next(iter(found.values()))
     publish(

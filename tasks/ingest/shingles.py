@@ -19,8 +19,7 @@ MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _SPACE_CODE = 0x20
 _BLOCK = 1 << 13  # tokens hashed at a time: the arrays stay in the nearest cache
-COMPILE_AFTER = 100_000_000  # tokens of one process: by then numpy has cost as much as loading the compiled code does
-_load = Load(COMPILE_AFTER)
+_load = Load(100_000_000)  # tokens: by then numpy has cost as much as loading the compiled code does
 
 
 def text_digest(comparable_text: str) -> bytes:
@@ -50,7 +49,7 @@ def flat_shingles(texts: Sequence[str], ngram: int, kind: Shingle = "char") -> t
     if not offsets[-1]:
         return np.zeros(0, np.uint64), offsets
     if _load.pays(len(tokens)):
-        from tasks.ingest import shingles_compiled  # a second, see COMPILE_AFTER
+        from tasks.ingest import shingles_compiled  # a second, see _load
 
         return shingles_compiled.rolled(tokens, lengths, ngram, int(offsets[-1])), offsets
     return rolled(tokens, lengths, ngram), offsets

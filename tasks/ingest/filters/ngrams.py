@@ -13,8 +13,7 @@ import numpy as np
 from tasks.ingest.compiled import Load
 
 _PACKED_BITS = 63  # of a signed number
-COMPILE_AFTER = 20_000_000  # symbols of one process: by then numpy has cost as much as loading the compiled code does
-_load = Load(COMPILE_AFTER)
+_load = Load(20_000_000)  # symbols: by then numpy has cost as much as loading the compiled code does
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def count(symbols: np.ndarray, lengths: np.ndarray, longest: int) -> np.ndarray:
     Both give the same integers, so what is chosen changes nothing but the time.
     """
     if _load.pays(len(symbols)):
-        from tasks.ingest.filters import ngrams_compiled  # three seconds, see COMPILE_AFTER
+        from tasks.ingest.filters import ngrams_compiled  # three seconds, see _load
 
         return ngrams_compiled.ladder(symbols, lengths, longest)
     return ladder(symbols, lengths, longest)

@@ -1,6 +1,6 @@
 """Counts of repeated n-grams by a compiled loop: the numbers of `ngrams.ladder`, three times as fast.
 
-Loading it costs about as much as the numpy version takes for 50 MB of text: see `ngrams.COMPILE_AFTER`.
+Loading it costs about as much as the numpy version takes for 50 MB of text: see `ngrams.count`.
 """
 
 import numpy as np

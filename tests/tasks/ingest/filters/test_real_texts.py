@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tasks.ingest.compiled import Load
 from tasks.ingest.filters import FILTERS, ngrams
 from tasks.ingest.filters.verdicts import columns_of, judge
 from tasks.ingest.texts import Texts
@@ -50,7 +51,7 @@ def documents(folder: str, each: int) -> list[str]:
 def test_real_documents_have_the_numbers_of_the_oracle(name, compiled, monkeypatch):
     if compiled:
         pytest.importorskip("numba", reason="numba is not installed")
-    monkeypatch.setattr(ngrams, "COMPILE_AFTER", -1 if compiled else 1 << 62)
+    monkeypatch.setattr(ngrams, "_load", Load(-1 if compiled else 1 << 62))
     rules = FILTERS[name].rules(**{"max_sentences": 0.3, "max_blocks": 0.3} if name == "duplication" else {})
     strings = documents("corpus-ja", 20) + documents("corpus-en", 20)
     assert len(strings) > 300
