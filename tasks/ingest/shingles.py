@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import struct
 from collections.abc import Sequence
 from typing import Literal
 
@@ -100,8 +101,9 @@ def mixed(values: np.ndarray) -> np.ndarray:
 def signatures(hashes: np.ndarray, offsets: np.ndarray, num_hashes: int, seed: int) -> np.ndarray:
     """MinHash values of each text's shingles (uint32). Shape [texts, num_hashes]."""
     matrix = RMinHash.digest_matrix_from_flat_token_hashes(hashes, offsets, num_hashes, seed)
-    values = itertools.chain.from_iterable(matrix.to_rows())
-    return np.fromiter(values, np.uint32, (len(offsets) - 1) * num_hashes).reshape(-1, num_hashes)
+    pack = struct.Struct(f"{num_hashes}I").pack  # twice as fast as any way of numpy's from Python's integers
+    values = b"".join([pack(*row) for row in matrix.to_rows()])
+    return np.frombuffer(values, np.uint32).reshape(-1, num_hashes)
 
 
 def band_keys(hashes: np.ndarray, offsets: np.ndarray, shape: tuple[int, int], seed: int) -> np.ndarray:
