@@ -1,11 +1,15 @@
 """Language packs: what normalising changes, and what it must leave alone."""
 
+import unicodedata
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.ingest.characters import INVISIBLE
 from tasks.ingest.filters import FILTERS
 from tasks.ingest.languages import LANGUAGES
+from tasks.ingest.languages.pack import tidy
 
 JA = LANGUAGES["ja"]
 
@@ -40,6 +44,38 @@ class TestEveryPack:
 )
 def test_japanese_normalisation(raw, text):
     assert JA.normalise(raw) == text
+
+
+def slow_tidy(text: str) -> str:
+    """What `tidy` says it does, one character and one line at a time: the oracle."""
+    text = "".join(char for char in text if not "\ud800" <= char <= "\udfff").replace("\r\n", "\n")
+    text = "".join("\n" if char in "\r\x0c\x85\u2028\u2029" else char for char in text)
+    text = unicodedata.normalize("NFC", "".join(char for char in text if not INVISIBLE.match(char)))
+    lines: list[str] = []
+    for line in text.replace("\u00a0", " ").split("\n"):
+        made, at = "", 0
+        while at < len(line):
+            end = at
+            while end < len(line) and (line[end] in " \t\u202f\u205f\u3000" or "\u2000" <= line[end] <= "\u200a"):
+                end += 1
+            if end == at:
+                made, at = made + line[at], at + 1
+            else:
+                made, at = made + (" " if at and not line[at - 1].isspace() else line[at:end]), end
+        lines.append(made.rstrip())
+    text = "\n".join(lines)
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
+    return text.strip("\n")
+
+
+_UNTIDY = "ab あが\u3099\t \u00a0\u3000\u2003\u1680\n\n\r\x0b\x0c\x85\u2028\u200b\ufeff\ud800\x1c\u00ad"
+
+
+@settings(max_examples=300)
+@given(st.one_of(st.text(alphabet=_UNTIDY, max_size=30), st.text(max_size=30)))
+def test_tidying_is_what_it_says(text):
+    assert tidy(text) == slow_tidy(text)
 
 
 def test_code_keeps_every_space():
