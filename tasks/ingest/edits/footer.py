@@ -37,10 +37,14 @@ def edit(texts: list[str], rules: FooterRules) -> tuple[list[str], Counts]:
     The last lines are read from top to bottom. Keywords are taken out of a line, longest first; where they are more
     than `max_fraction` of it, that line and everything below is cut. Source: Swallow Corpus v1, phase 4.
     """
-    any_of_them, each = _keywords(rules.keywords)
+    any_of_them, each, folded = _keywords(rules.keywords)
 
     def one(text: str, counts: dict[str, int]) -> str:
-        for start, end in _last_lines(text, rules.last_lines):
+        last_lines = _last_lines(text, rules.last_lines)
+        end_of_text = fold(text[last_lines[0][0] :]) if last_lines else ""
+        if not any(keyword in end_of_text for keyword in folded):
+            return text  # most texts, in a tenth of the time of a search
+        for start, end in last_lines:
             if any_of_them.search(text, start, end) and _share(text[start:end].strip(), each) > rules.max_fraction:
                 cut = text[start:]
                 counts["lines"] = sum(1 for line in cut.split("\n") if line.strip())
@@ -71,10 +75,15 @@ def _share(line: str, keywords: tuple[re.Pattern[str], ...]) -> float:
     return (len(line) - len(left)) / len(line)
 
 
+def fold(text: str) -> str:
+    """A form in which texts are equal if they are equal to `re.IGNORECASE`, for which İ and ı are i."""
+    return text.replace("İ", "i").replace("ı", "i").casefold()
+
+
 @functools.lru_cache(maxsize=8)
-def _keywords(reference: str) -> tuple[re.Pattern[str], tuple[re.Pattern[str], ...]]:
-    """A pattern that finds any keyword, and one for each, longest first; capitals do not count."""
+def _keywords(reference: str) -> tuple[re.Pattern[str], tuple[re.Pattern[str], ...], tuple[str, ...]]:
+    """A pattern that finds any keyword, and one for each, longest first; capitals do not count. Their folded forms."""
     longest_first = sorted(words(reference), key=lambda word: (-len(word), word))
     flags = re.IGNORECASE
     each = tuple(re.compile(re.escape(word), flags) for word in longest_first)
-    return re.compile("|".join(map(re.escape, longest_first)), flags), each
+    return re.compile("|".join(map(re.escape, longest_first)), flags), each, tuple(map(fold, longest_first))

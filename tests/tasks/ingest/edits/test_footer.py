@@ -1,10 +1,13 @@
 """Footers: the share of keywords in one of the last lines decides where a text ends."""
 
+import itertools
+import re
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.ingest.edits.footer import FooterRules, edit
+from tasks.ingest.edits.footer import FooterRules, edit, fold
 
 BODY = "これは本文です。\n次の行も本文です。"
 SWALLOW = FooterRules()
@@ -64,6 +67,20 @@ def test_the_config_names_the_list_by_its_digest():
     assert SWALLOW.keywords.startswith("footer-ja#sha256=")
     with pytest.raises(ValueError, match=r"is not one of .*footer-en.*Use one of these"):
         FooterRules(keywords="footer-xx")
+
+
+def test_what_re_takes_for_equal_is_equal_when_folded():
+    cased = [chr(code) for code in range(0x20000) if chr(code).lower() != chr(code) or chr(code).upper() != chr(code)]
+    pairs = [(char, other) for char in cased for other in (char.lower(), char.upper()) if len(other) == 1]
+    pairs += itertools.permutations("iIıİsSſkK\u212aµμΜςσΣϐβẛṡß", 2)
+    equal = [(a, b) for a, b in pairs if re.fullmatch(re.escape(a), b, re.IGNORECASE)]
+    assert len(equal) > 2000
+    assert [(a, b) for a, b in equal if fold(a) != fold(b)] == []
+
+
+@pytest.mark.parametrize("line", ["S\u0131te map", "S\u0130TEMAP", "\u017fitemap"])
+def test_letters_that_re_takes_for_others_hide_no_keyword(line):
+    assert one(f"Body.\n{line}", FooterRules(keywords="footer-en")) == "Body."
 
 
 @settings(max_examples=60)
