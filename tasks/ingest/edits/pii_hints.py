@@ -103,8 +103,10 @@ class Hints:
             spans[line] = at, at + len(text) - 1
             at += len(text)
             whole, seen, before = whole + len(text), line + 1, line
-        every = (0, at - 1)
-        placed = [(number, *(every if number in self.whole else spans[line])) for number, line in tries]
+        placed = list[tuple[int, int, int]]()
+        for number, line in tries:
+            start, end = (0, at - 1) if number in self.whole else spans[line]
+            placed.append((number, start, end))
         return Extract(place, "".join(texts)[:-1], placed, starts, shifts)
 
 
