@@ -72,6 +72,8 @@ def engine(name: str, path: Path) -> dict[str, Any]:
 
     if name in ("ours", "with_normalising"):
         shingles._load = Load(-1)
+        if not shingles._load.pays(1):
+            raise SystemExit("numba is not installed, so numpy would be timed as ours: pip install -e '.[corpus]'")
     texts = [json.loads(line)["text"] for line in path.read_text(encoding="utf-8").splitlines()]
     comparables(texts[:2])
     if name != "with_normalising":

@@ -19,6 +19,7 @@ from tasks.ingest.edits.pii_patterns import (
     is_luhn,
     is_my_number,
 )
+from tasks.ingest.languages.ko import SOUTH_KOREA
 
 
 @pytest.fixture(scope="module", autouse=True, params=["with hints", "without"])
@@ -34,6 +35,7 @@ def _hints(request):
 
 
 JA = PiiRules(patterns=(*EVERYWHERE, *SECRETS, *JAPAN))
+KO = PiiRules(patterns=(*EVERYWHERE, *SECRETS, *SOUTH_KOREA))
 US = PiiRules(patterns=(*EVERYWHERE, *SECRETS, *UNITED_STATES))
 
 
@@ -179,19 +181,28 @@ _TOKENS = st.sampled_from(
             "東京都千代田区千代田1-1",
         ),
         *("カード", "4111111111111111", "個人番号", "123456789018", "+81 3-1234-5678", "AKIAIOSFODNN7EXAMPLE"),
+        *("415-555-2671", "（415）５５５．2671", "SSN", "123－45－6789", "1 Main Street, Springfield, ＩＬ 62704"),
+        *("010-1234-5678", "９００１０１-1234567", "서울특별시 종로구 세종로 １", "٣", "ア-1"),
         *("ー", "．", "-", "(", ")", "0", "9", "あ", "a", " ", "\n", "\ud800", "😀"),
     )
 )
 
 
-def slow(text: str) -> str:
+def slow(text: str, rules: PiiRules) -> str:
     """The same by every pattern on every line, without gates: the oracle."""
     plain = "".join(
-        chr(ord(c) - 0xFEE0) if "！" <= c <= "～" and c not in "－．" else " " if c in "\u3000\xa0" else c for c in text
+        chr(ord(c) - 0xFEE0)
+        if "！" <= c <= "～" and c not in "－．"
+        else " "
+        if c in "\u3000\xa0"
+        else "\ufffd"
+        if c == "٣"
+        else c
+        for c in text
     )
     plain = re.sub(r"(?<=[0-9)])[‐‑‒–—―−ーｰ－](?=[0-9(])", "-", re.sub("(?<=[A-Za-z0-9])．(?=[A-Za-z0-9])", ".", plain))
     found = []
-    for order, pattern in enumerate(JA.patterns):
+    for order, pattern in enumerate(rules.patterns):
         for line in re.finditer(r"(?s).+" if pattern.whole_text else ".+", plain):
             for match in re.finditer(pattern.pattern, line[0]):
                 start, end = (line.start() + place for place in match.span("value" if pattern.has_value else 0))
@@ -208,10 +219,10 @@ def slow(text: str) -> str:
 
 
 @settings(max_examples=100)
-@given(texts=st.lists(st.lists(_TOKENS, max_size=12).map("".join), max_size=4))
-def test_gates_and_batches_change_nothing(texts):
-    masked, counts = edit(texts, JA)
-    assert masked == [slow(text) for text in texts]
+@given(texts=st.lists(st.lists(_TOKENS, max_size=12).map("".join), max_size=4), rules=st.sampled_from((JA, US, KO)))
+def test_gates_hints_and_batches_change_nothing(texts, rules):
+    masked, counts = edit(texts, rules)
+    assert masked == [slow(text, rules) for text in texts]
     for kind, column in counts.items():
         assert [text.count(f"<{kind.upper()}>") for text in masked] == column.tolist()
 
